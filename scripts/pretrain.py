@@ -1,0 +1,22 @@
+"""Pre-train: accelerate launch scripts/pretrain.py recipe=NAME key=value ... (--help lists everything)."""
+
+import sys
+
+from ssl_adapt.recipe import describe_recipes, load_recipe
+
+
+def main() -> None:
+    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
+        print(describe_recipes())
+        return
+    try:
+        recipe = load_recipe(sys.argv[1:])
+        from ssl_adapt.training.pretrain import pretrain  # after the check, as torch takes seconds to import
+
+        pretrain(recipe)
+    except (ValueError, FloatingPointError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

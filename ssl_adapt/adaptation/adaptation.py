@@ -1,0 +1,235 @@
+"""Adaptation: turns a plain network into an adapted one while its weights train."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal, cast, get_args
+
+import torch
+from torch import Tensor, nn
+
+from ssl_adapt.adaptation.architecture import (
+    Architecture,
+    chosen_module,
+    edge_specs,
+    model_args,
+    model_name,
+    replace_module,
+)
+from ssl_adapt.adaptation.edge import Choice, EdgeSpec, MixedEdge, ShapeChange, last_norm_name
+
+Sharing = Literal["full", "cell"]
+NoneRule = Literal["literal", "threshold"]
+Scale = Literal["one", "fold"]
+
+NONE, IDENTITY, SAME = 0, 1, 2  # the order of theta's entries
+START = (0.0, 0.0, 1.0)  # at which the mixed network is the plain one, bit for bit
+
+
+@dataclass(frozen=True)
+class EdgeState:
+    """What an edge's theta says now: for tables and logs."""
+
+    spec: EdgeSpec
+    theta: tuple[float, float, float]
+    choice: Choice
+
+
+class Adaptation:
+    """Makes a network's edges mixed, owns theta, and fixes the architecture that theta chose.
+
+    Args:
+        model: a plain network that declares its edges; it is changed in place.
+        sharing: "full" gives each edge its own theta; "cell" gives one theta to the edges at the same
+            place of cells of the same type.
+        shape_change: what the identity is at an edge whose output has another shape than its input: "pad"
+            (subsample, zero-pad or cut channels), "project" (a learnt 1x1 convolution) or "forbid".
+        none_rule: when a none edge becomes the identity: "literal" compares with theta_same, which stays
+            at 1 there because zero has no gradient; "threshold" asks whether theta_id > none_threshold.
+        none_threshold: see `none_rule`.
+
+    Raises:
+        ValueError: if the network declares no edges or an argument is none of the words above.
+
+    Source: the paper, section "Methodology"; "threshold" and "project" are ours.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        sharing: Sharing = "full",
+        shape_change: ShapeChange = "pad",
+        none_rule: NoneRule = "literal",
+        none_threshold: float = 0.0,
+    ) -> None:
+        for name, value, words in (
+            ("sharing", sharing, get_args(Sharing)),
+            ("shape_change", shape_change, get_args(ShapeChange)),
+            ("none_rule", none_rule, get_args(NoneRule)),
+        ):
+            if value not in words:
+                raise ValueError(f"{name}={value!r} is not one of {', '.join(words)}")
+        self.model = model
+        self.edges = edge_specs(model)
+        self.shape_change = shape_change
+        self.none_rule = none_rule
+        self.none_threshold = none_threshold
+        self._group_of = {spec.name: _group_name(spec, sharing) for spec in self.edges}
+        device = next(model.parameters()).device
+        self.theta: dict[str, nn.Parameter] = {
+            group: nn.Parameter(torch.tensor(START, device=device), requires_grad=False)
+            for group in dict.fromkeys(self._group_of.values())
+        }
+        self._anneal_start: dict[str, Tensor] | None = None
+        self._mixed = {spec.name: self._mix(spec) for spec in self.edges}
+
+    def theta_parameters(self) -> list[nn.Parameter]:
+        """One parameter of shape (3,) = (none, identity, same) for each group of edges, for theta's optimiser."""
+        return list(self.theta.values())
+
+    def weight_parameters(self) -> list[nn.Parameter]:
+        """The network's weights, for the weights' optimiser; theta is not among them."""
+        return list(self.model.parameters())
+
+    @contextmanager
+    def architecture_pass(self, *others: nn.Module, update_bn: bool = False) -> Iterator[None]:
+        """A context in which backward gives gradients to theta alone.
+
+        The weights rest, so that no gradient is computed for them; BatchNorm normalises with the batch, as in
+        the weights' pass, but leaves its running statistics alone.
+
+        Args:
+            others: further modules on the way to the loss (a projector, say) whose weights rest as well.
+            update_bn: let this pass move BatchNorm's running statistics too.
+        """
+        modules = (self.model, *others)
+        weights = [p for module in modules for p in module.parameters() if p.requires_grad]
+        norms = [] if update_bn else [norm for module in modules for norm in _tracking_norms(module)]
+        try:
+            _set_trainable(weights, False)
+            _set_trainable(self.theta.values(), True)
+            for norm in norms:
+                norm.track_running_stats = False
+            yield
+        finally:
+            for norm in norms:
+                norm.track_running_stats = True
+            _set_trainable(self.theta.values(), False)
+            _set_trainable(weights, True)
+
+    def states(self) -> list[EdgeState]:
+        """Every edge with its theta and the choice that it means now, in forward order."""
+        values = {group: cast(tuple[float, float, float], tuple(t.tolist())) for group, t in self.theta.items()}
+        return [
+            EdgeState(spec, theta := values[self._group_of[spec.name]], self._choice(spec, theta))
+            for spec in self.edges
+        ]
+
+    def derive(self) -> Architecture:
+        """The architecture that theta means now; the network stays mixed."""
+        edges = {state.spec.name: state.choice for state in self.states()}
+        return Architecture(model_name(self.model), model_args(self.model), edges, self.shape_change)
+
+    def anneal(self, fraction: float) -> None:
+        """Move theta to `fraction` (0..1) of the way from where the first call found it to its one-hot choice.
+
+        At 1 the mixed network computes what the fixed one will, so that `fix` changes nothing.
+        """
+        if self._anneal_start is None:
+            self._anneal_start = {group: theta.detach().clone() for group, theta in self.theta.items()}
+        specs = {self._group_of[spec.name]: spec for spec in self.edges}  # one of each group speaks for all
+        with torch.no_grad():
+            for group, start in self._anneal_start.items():
+                target = start.new_tensor(one_hot(self._choice(specs[group], tuple(start.tolist()))))
+                self.theta[group].copy_(torch.lerp(start, target, fraction))
+
+    def fix(self, scale: Scale = "one") -> Architecture:
+        """Replace every mixed edge by its chosen candidate, in place, and return the choices.
+
+        Args:
+            scale: "one" drops theta, so that the kept operation counts once; "fold" multiplies theta_same into
+                the BatchNorm that ends the kept operation. Identities and operations without a BatchNorm at
+                their end have nowhere to put it and are kept with scale one.
+
+        Raises:
+            ValueError: if `scale` is another word, or the network was fixed before.
+        """
+        if scale not in get_args(Scale):
+            raise ValueError(f"scale={scale!r} is not one of {', '.join(get_args(Scale))}")
+        if not self._mixed:
+            raise ValueError("this network was fixed before")
+        architecture = self.derive()
+        for state in self.states():
+            spec, edge = state.spec, self._mixed[state.spec.name]
+            if scale == "fold" and state.choice == "original":
+                _fold(edge.operation, state.theta[SAME])
+            module = chosen_module(spec, edge.operation, state.choice, self.shape_change, edge.identity)
+            replace_module(self.model, spec.name, module)
+        self._mixed = {}
+        return architecture
+
+    def state_dict(self) -> dict[str, Any]:
+        """Theta and, during annealing, where it came from."""
+        theta = {group: value.detach().clone() for group, value in self.theta.items()}
+        return {"theta": theta, "anneal_start": self._anneal_start}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave.
+
+        Raises:
+            ValueError: if it comes from a network with other edges.
+        """
+        if set(state["theta"]) != set(self.theta):
+            raise ValueError("this theta belongs to a network with other edges, or to another sharing")
+        with torch.no_grad():
+            for group, value in state["theta"].items():
+                self.theta[group].copy_(value)
+        start = state["anneal_start"]
+        device = self.theta_parameters()[0].device
+        self._anneal_start = start and {group: value.to(device) for group, value in start.items()}
+
+    def _mix(self, spec: EdgeSpec) -> MixedEdge:
+        operation = self.model.get_submodule(spec.name)
+        edge = MixedEdge(spec, operation, self.theta[self._group_of[spec.name]], self.shape_change)
+        edge.to(next(self.model.parameters()).device)
+        replace_module(self.model, spec.name, edge)
+        return edge
+
+    def _choice(self, spec: EdgeSpec, theta: tuple[float, ...]) -> Choice:
+        none, identity, same = theta
+        if spec.changes_shape and self.shape_change == "forbid" and spec.kind != "identity":
+            return "none" if spec.kind == "operation" and none > same else "original"
+        if spec.kind == "none":
+            bar = max(none, same) if self.none_rule == "literal" else self.none_threshold
+            return "identity" if identity > bar else "original"
+        if none > max(identity, same):
+            return "none"
+        return "identity" if spec.kind == "operation" and identity > same else "original"
+
+
+def one_hot(choice: Choice) -> tuple[float, float, float]:
+    """Theta at which a mixed edge computes its candidate `choice` alone."""
+    return (float(choice == "none"), float(choice == "identity"), float(choice == "original"))
+
+
+def _group_name(spec: EdgeSpec, sharing: Sharing) -> str:
+    return spec.name if sharing == "full" else f"{spec.cell_type}.{spec.place}"
+
+
+def _fold(operation: nn.Module, scale: float) -> None:
+    norm = last_norm_name(operation)
+    if norm is not None:
+        with torch.no_grad():
+            for parameter in operation.get_submodule(norm).parameters():
+                parameter.mul_(scale)
+
+
+def _set_trainable(parameters: Any, trainable: bool) -> None:
+    for parameter in parameters:
+        parameter.requires_grad_(trainable)
+
+
+def _tracking_norms(module: nn.Module) -> list[nn.modules.batchnorm._NormBase]:
+    batch_norm = nn.modules.batchnorm._NormBase
+    return [m for m in module.modules() if isinstance(m, batch_norm) and m.track_running_stats]

@@ -1,0 +1,201 @@
+"""Architecture: what adaptation found, as plain data."""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, cast, get_args
+
+from torch import nn
+
+from ssl_adapt.adaptation.edge import (
+    CHOICES,
+    Adaptable,
+    Choice,
+    EdgeSpec,
+    MixedEdge,
+    Pad,
+    Project,
+    ShapeChange,
+    Zero,
+    create_identity,
+)
+
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """A base network and the chosen candidate of each of its edges.
+
+    Attributes:
+        model: name of the base network, as for `timm.create_model`.
+        model_args: its arguments, JSON values only.
+        edges: the choice for every edge, by the edge's name, in forward order.
+        shape_change: what an identity is where the shape changes ("pad" or "project").
+    """
+
+    model: str
+    model_args: Mapping[str, Any]
+    edges: Mapping[str, Choice]
+    shape_change: ShapeChange = "pad"
+
+    @property
+    def changed(self) -> dict[str, Choice]:
+        """The edges that differ from the base network."""
+        return {name: choice for name, choice in self.edges.items() if choice != "original"}
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: the fields and the version of the format."""
+        return {
+            "version": VERSION,
+            "model": self.model,
+            "model_args": dict(self.model_args),
+            "shape_change": self.shape_change,
+            "edges": dict(self.edges),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> "Architecture":
+        """The architecture that `to_dict` described.
+
+        Raises:
+            ValueError: for another version, missing or unknown keys, or choices that do not exist.
+        """
+        known = {"version", "model", "model_args", "shape_change", "edges"}
+        if not isinstance(data, Mapping) or set(data) != known:
+            found = sorted(data) if isinstance(data, Mapping) else type(data).__name__
+            raise ValueError(f"an architecture has exactly the keys {sorted(known)}; got {found}")
+        if data["version"] != VERSION:
+            raise ValueError(f"architecture of version {data['version']!r}; this release reads {VERSION}")
+        if not isinstance(data["edges"], Mapping) or not isinstance(data["model_args"], Mapping):
+            raise ValueError("an architecture's 'edges' and 'model_args' are mappings")
+        for name, choice in data["edges"].items():
+            if choice not in CHOICES:
+                raise ValueError(f"edge '{name}' has the choice {choice!r}; possible are {', '.join(CHOICES)}")
+        if data["shape_change"] not in get_args(ShapeChange):
+            raise ValueError(f"shape_change {data['shape_change']!r} is not one of {get_args(ShapeChange)}")
+        return cls(data["model"], dict(data["model_args"]), dict(data["edges"]), data["shape_change"])
+
+    def to_json(self) -> str:
+        """Text with one edge a line, so that two architectures can be compared with diff."""
+        return json.dumps(self.to_dict(), indent=2) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> "Architecture":
+        """The architecture that `to_json` wrote.
+
+        Raises:
+            ValueError: if the text is not JSON or not an architecture.
+        """
+        try:
+            data = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"this is not an architecture's JSON: {error}") from None
+        return cls.from_dict(data)
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "Architecture":
+        """The architecture that a plain or fixed network has now, read off its modules.
+
+        Raises:
+            ValueError: if the model declares no edges, or is still being adapted.
+        """
+        specs = edge_specs(model)
+        modules = {spec.name: model.get_submodule(spec.name) for spec in specs}
+        if any(isinstance(module, MixedEdge) for module in modules.values()):
+            raise ValueError("this network is still mixed; call Adaptation.fix() first, or use Adaptation.derive()")
+        edges = {spec.name: _choice_seen(spec, modules[spec.name]) for spec in specs}
+        projects = any(isinstance(module, Project) for module in modules.values())
+        return cls(model_name(model), model_args(model), edges, "project" if projects else "pad")
+
+
+def edge_specs(model: nn.Module) -> tuple[EdgeSpec, ...]:
+    """The edges that a network declares.
+
+    Raises:
+        ValueError: if it declares none.
+    """
+    if not isinstance(model, Adaptable):
+        raise ValueError(
+            f"{type(model).__name__} declares no edges (it has no edge_specs()); "
+            "use a network of ssl_adapt such as 'resnet20' or 'resnet50_cifar'"
+        )
+    return tuple(model.edge_specs())
+
+
+def model_name(model: nn.Module) -> str:
+    """The name under which timm built the model; its class's name if timm did not."""
+    cfg = getattr(model, "pretrained_cfg", None) or {}
+    return str(cfg.get("architecture") or type(model).__name__)
+
+
+def model_args(model: nn.Module) -> dict[str, Any]:
+    """The arguments that build the model's plain form again, beside its name."""
+    return dict(getattr(model, "model_args", {}))
+
+
+def apply_architecture(model: nn.Module, architecture: Architecture) -> None:
+    """Turn a plain network into the adapted one, in place: unchosen operations are removed.
+
+    Raises:
+        ValueError: if the edges are not those of the network, or a choice is impossible there.
+    """
+    specs = edge_specs(model)
+    check_edge_names(architecture.edges, (spec.name for spec in specs), complete=True)
+    for spec in specs:
+        choice = architecture.edges[spec.name]
+        original = model.get_submodule(spec.name)
+        replace_module(model, spec.name, chosen_module(spec, original, choice, architecture.shape_change))
+
+
+def check_edge_names(names: Iterable[str], known: Iterable[str], *, complete: bool = False) -> None:
+    """Compare edge names with those of the network.
+
+    Raises:
+        ValueError: naming the first unknown edge and the nearest known one, or the first missing one.
+    """
+    given, known = list(names), list(known)
+    for name in given:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"; did you mean '{near[0]}'?" if near else f"; it has {len(known)} others"
+            raise ValueError(f"the network has no edge '{name}'{hint}")
+    if complete and (missing := [name for name in known if name not in set(given)]):
+        raise ValueError(f"no choice is given for edge '{missing[0]}' ({len(missing)} missing in all)")
+
+
+def chosen_module(
+    spec: EdgeSpec,
+    original: nn.Module,
+    choice: Choice,
+    shape_change: ShapeChange,
+    identity: nn.Module | None = None,
+) -> nn.Module:
+    """The module that stands at an edge once `choice` is made; `identity` is reused if given.
+
+    Raises:
+        ValueError: if the identity is chosen where `shape_change` forbids it.
+    """
+    if choice == "original" or choice == spec.kind:
+        return original
+    if choice == "none":
+        return Zero(spec.out_channels, spec.stride)
+    module = identity if identity is not None else create_identity(spec, shape_change)
+    if module is None:
+        raise ValueError(f"edge '{spec.name}' changes its tensor's shape, and shape_change='forbid'")
+    return module
+
+
+def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
+    """Put `module` at the path `name` of `model`, in the training mode of the one it replaces."""
+    parent_name, _, child_name = name.rpartition(".")
+    module.train(model.get_submodule(name).training)
+    setattr(model.get_submodule(parent_name), child_name, module)
+
+
+def _choice_seen(spec: EdgeSpec, module: nn.Module) -> Choice:
+    seen = "none" if isinstance(module, Zero) else None
+    if isinstance(module, nn.Identity | Pad | Project):
+        seen = "identity"
+    return "original" if seen is None or seen == spec.kind else cast(Choice, seen)

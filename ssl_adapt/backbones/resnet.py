@@ -1,0 +1,363 @@
+"""ResNets for small images that declare their edges: `resnet20` and `resnet50_cifar`."""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Literal
+
+import torch.nn.functional as F
+from timm.layers import SelectAdaptivePool2d
+from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
+from timm.models._features import feature_take_indices
+from torch import Tensor, nn
+
+from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
+from ssl_adapt.adaptation.edge import EdgeSpec, Kind, Pad, Zero
+from ssl_adapt.backbones.operations import create_conv_bn, sum_edges
+
+BlockName = Literal["basic", "bottleneck"]
+Shortcut = Literal["A", "B"]
+EXPANSION = {"basic": 1, "bottleneck": 4}
+
+
+@dataclass(frozen=True)
+class BlockPlan:
+    """Shapes of one block: what enters from the previous block (x) and from the one before that (before)."""
+
+    name: str
+    in_channels: int
+    width: int
+    out_channels: int
+    stride: int
+    before_channels: int
+    before_stride: int
+
+    @property
+    def changes_shape(self) -> bool:
+        """Whether the block's output has another shape than its input."""
+        return self.in_channels != self.out_channels or self.stride != 1
+
+
+def plan_blocks(block: BlockName, layers: Sequence[int], width: int) -> list[BlockPlan]:
+    """The shapes of all blocks in forward order; stage s has `width * 2**s` channels and all but the first halve the size."""
+    plans: list[BlockPlan] = []
+    before_channels = in_channels = width
+    before_stride = 1
+    for stage, count in enumerate(layers):
+        for index in range(count):
+            stride = 2 if stage > 0 and index == 0 else 1
+            stage_width = width * 2**stage
+            out_channels = stage_width * EXPANSION[block]
+            name = f"layer{stage + 1}.{index}"
+            plans.append(
+                BlockPlan(name, in_channels, stage_width, out_channels, stride, before_channels, before_stride)
+            )
+            before_channels, in_channels, before_stride = in_channels, out_channels, stride
+    return plans
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut."""
+
+    def __init__(self, plan: BlockPlan, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.conv1 = create_conv_bn(plan.in_channels, plan.width, 3, plan.stride)
+        self.conv2 = create_conv_bn(plan.width, plan.out_channels, 3)
+        self.shortcut = shortcut
+
+    def forward(self, before: Tensor, x: Tensor) -> Tensor:
+        """x (B, in, H, W) -> (B, out, H / stride, W / stride); `before` is not used by this block."""
+        hidden = F.relu(sum_edges((self.conv1, x)))
+        return F.relu(sum_edges((self.conv2, hidden), (self.shortcut, x)))
+
+    @staticmethod
+    def edges(plan: BlockPlan) -> Iterator[tuple[str, Kind, int, int, int]]:
+        """(place, kind, input channels, output channels, stride) of every edge but the shortcut."""
+        yield "conv1", "operation", plan.in_channels, plan.width, plan.stride
+        yield "conv2", "operation", plan.width, plan.out_channels, 1
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 and 1x1 convolutions beside a shortcut, and three null edges from the block before the previous.
+
+    A null edge is a none edge: in the plain network it is zero and costs nothing. `null1` adds to what `conv1`
+    computes, and so on; together they are N0->2, N0->3 and N0->4 of the ResBlock cell of NAT (Guo et al. 2019).
+    Deviation: a NAT cell first projects both inputs to its own width. Here the identity of a null edge is cut,
+    padded or projected instead, so that the plain network stays the ordinary ResNet.
+    """
+
+    def __init__(self, plan: BlockPlan, shortcut: nn.Module) -> None:
+        super().__init__()
+        self.conv1 = create_conv_bn(plan.in_channels, plan.width, 1)
+        self.conv2 = create_conv_bn(plan.width, plan.width, 3, plan.stride)
+        self.conv3 = create_conv_bn(plan.width, plan.out_channels, 1)
+        self.shortcut = shortcut
+        self.null1 = Zero(plan.width, plan.before_stride)
+        self.null2 = Zero(plan.width, plan.before_stride * plan.stride)
+        self.null3 = Zero(plan.out_channels, plan.before_stride * plan.stride)
+
+    def forward(self, before: Tensor, x: Tensor) -> Tensor:
+        """x (B, in, H, W), and `before`, the input of the block before -> (B, out, H / stride, W / stride)."""
+        hidden = F.relu(sum_edges((self.conv1, x), (self.null1, before)))
+        hidden = F.relu(sum_edges((self.conv2, hidden), (self.null2, before)))
+        return F.relu(sum_edges((self.conv3, hidden), (self.null3, before), (self.shortcut, x)))
+
+    @staticmethod
+    def edges(plan: BlockPlan) -> Iterator[tuple[str, Kind, int, int, int]]:
+        """(place, kind, input channels, output channels, stride) of every edge but the shortcut."""
+        before, stride = plan.before_channels, plan.before_stride * plan.stride
+        yield "conv1", "operation", plan.in_channels, plan.width, 1
+        yield "null1", "none", before, plan.width, plan.before_stride
+        yield "conv2", "operation", plan.width, plan.width, plan.stride
+        yield "null2", "none", before, plan.width, stride
+        yield "conv3", "operation", plan.width, plan.out_channels, 1
+        yield "null3", "none", before, plan.out_channels, stride
+
+
+BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+
+
+class ResNet(nn.Module):
+    """A ResNet with a 3x3 stem and no max-pooling, under timm's backbone contract.
+
+    Every convolution (with its BatchNorm) and every shortcut of a block is an edge, and so are a bottleneck's
+    null edges. The stem and the classifier are not.
+
+    Args:
+        block: "basic" or "bottleneck".
+        layers: blocks in each stage.
+        width: channels of the stem and of the first stage.
+        shortcut: where the shape changes, "A" subsamples and zero-pads, "B" is a 1x1 convolution with BatchNorm.
+        num_classes: 0 leaves the classifier out.
+        in_chans: channels of the image.
+        global_pool: timm's name of the pooling; "" leaves it out.
+        drop_rate: dropout before the classifier.
+        architecture: the choices to apply (an Architecture or its JSON values); None is the plain network.
+
+    Source: He et al. 2016 for both blocks; https://github.com/leftthomas/SimCLR for the stem.
+    """
+
+    def __init__(
+        self,
+        *,
+        block: BlockName,
+        layers: Sequence[int],
+        width: int,
+        shortcut: Shortcut,
+        num_classes: int = 10,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        architecture: Architecture | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.model_args = {
+            "block": block, "layers": list(layers), "width": width, "shortcut": shortcut, "in_chans": in_chans
+        }  # fmt: skip
+        self.plans = plan_blocks(block, layers, width)
+        self.stem = create_conv_bn(in_chans, width, 3)
+        self.stages = [f"layer{stage + 1}" for stage in range(len(layers))]
+        for stage in self.stages:
+            blocks = [
+                BLOCKS[block](plan, _create_shortcut(plan, shortcut))
+                for plan in self.plans
+                if plan.name.startswith(f"{stage}.")
+            ]
+            setattr(self, stage, nn.ModuleList(blocks))
+        self.feature_info = [{"num_chs": width, "reduction": 1, "module": "stem"}]
+        self.feature_info += [
+            {"num_chs": width * 2**s * EXPANSION[block], "reduction": 2**s, "module": stage}
+            for s, stage in enumerate(self.stages)
+        ]
+        self.num_features = self.head_hidden_size = self.plans[-1].out_channels
+        self.drop_rate = drop_rate
+        self.reset_classifier(num_classes, global_pool)
+        if architecture is not None:
+            if not isinstance(architecture, Architecture):
+                architecture = Architecture.from_dict(architecture)
+            apply_architecture(self, architecture)
+
+    def edge_specs(self) -> list[EdgeSpec]:
+        """The edges, in the order in which the forward pass meets them."""
+        block = BLOCKS[self.model_args["block"]]
+        specs = []
+        for plan in self.plans:
+            cell_type = "reduction" if plan.changes_shape else "normal"
+            learnt = plan.changes_shape and self.model_args["shortcut"] == "B"
+            kind: Kind = "operation" if learnt else "identity"
+            shortcut = ("shortcut", kind, plan.in_channels, plan.out_channels, plan.stride)
+            for place, *shape in (*block.edges(plan), shortcut):
+                specs.append(EdgeSpec(f"{plan.name}.{place}", *shape, plan.name, cell_type, place))
+        return specs
+
+    def forward_features(self, x: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) -> the last stage's output (B, num_features, H', W')."""
+        *_, last = self._outputs(x)
+        return last
+
+    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """The last stage's output -> logits (B, num_classes), or pooled features (B, num_features)."""
+        x = F.dropout(self.global_pool(x), self.drop_rate, self.training)
+        return x if pre_logits else self.fc(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Images (B, in_chans, H, W) -> logits (B, num_classes), or features where there is no classifier."""
+        return self.forward_head(self.forward_features(x))
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> Any:
+        """The final features and the outputs of the stem (0) and the stages (1...), as timm's networks give them.
+
+        Args:
+            x: images (B, in_chans, H, W).
+            indices: which outputs; an int n gives the last n, None all.
+            norm: without effect, as the network has no final norm.
+            stop_early: stop after the last output asked for.
+            output_fmt: "NCHW", the only one.
+            intermediates_only: leave the final features out of the answer.
+        """
+        if output_fmt != "NCHW":
+            raise ValueError(f"output_fmt={output_fmt!r}: a ResNet has 'NCHW' outputs only")
+        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        outputs = list(islice(self._outputs(x), last + 1 if stop_early else None))
+        intermediates = [output for index, output in enumerate(outputs) if index in wanted]
+        return intermediates if intermediates_only else (outputs[-1], intermediates)
+
+    def _outputs(self, x: Tensor) -> Iterator[Tensor]:
+        """The outputs of the stem and of every stage, one after the other."""
+        before = x = F.relu(self.stem(x))
+        yield x
+        for stage in self.stages:
+            for block in getattr(self, stage):
+                before, x = x, block(before, x)
+            yield x
+
+    def prune_intermediate_layers(
+        self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
+    ) -> list[int]:
+        """Drop the stages after the last wanted output and, with `prune_head`, the classifier; the indices kept."""
+        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        for stage in self.stages[last:]:
+            delattr(self, stage)
+        self.stages = self.stages[:last]
+        self.plans = [plan for plan in self.plans if plan.name.partition(".")[0] in self.stages]
+        if prune_head:
+            self.reset_classifier(0, "")
+        return list(wanted)
+
+    def get_classifier(self) -> nn.Module:
+        """The last linear layer, or an identity."""
+        return self.fc
+
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Start a new classifier with `num_classes` outputs (0: none) and, if given, another pooling."""
+        self.num_classes = num_classes
+        if global_pool is not None:
+            self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
+        self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, str]:
+        """Parameter groups for layer-wise decay, as timm's optimiser factory asks for them."""
+        return {"stem": r"^stem", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        """Part of timm's contract; recomputation is not offered here.
+
+        Raises:
+            ValueError: if `enable` is true.
+        """
+        if enable:
+            raise ValueError("gradient checkpointing is not available for this ResNet")
+
+
+def _create_shortcut(plan: BlockPlan, shortcut: Shortcut) -> nn.Module:
+    if not plan.changes_shape:
+        return nn.Identity()
+    if shortcut == "A":
+        return Pad(plan.in_channels, plan.out_channels, plan.stride)
+    return create_conv_bn(plan.in_channels, plan.out_channels, 1, plan.stride)
+
+
+def rename_torchvision_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A torchvision or timm ResNet's weights under this module's names, without those whose shape differs.
+
+    A 7x7 stem and a classifier for another number of classes are the usual ones that do not fit.
+    """
+    renamed = {}
+    for name, value in state_dict.items():
+        name = re.sub(r"(^|\.)downsample\.0\.", r"\1shortcut.conv.", name)
+        name = re.sub(r"(^|\.)downsample\.1\.", r"\1shortcut.bn.", name)
+        name = re.sub(r"^conv1\.(?=weight)", "stem.conv.", name)
+        name = re.sub(r"^bn1\.", "stem.bn.", name)
+        name = re.sub(r"\.conv(\d)\.(?=weight$)", r".conv\1.conv.", name)
+        name = re.sub(r"\.bn(\d)\.", r".conv\1.bn.", name)
+        renamed[name] = value
+    expected = model.state_dict()
+    return {name: v for name, v in renamed.items() if name in expected and expected[name].shape == v.shape}
+
+
+def load_torchvision_weights(model: ResNet, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Copy a torchvision or timm ResNet's weights into `model`, and name what it has not provided.
+
+    Raises:
+        ValueError: if nothing fits: the two are different networks.
+    """
+    fitting = rename_torchvision_weights(state_dict, model)
+    if not fitting:
+        raise ValueError("none of these weights fits: give the state dict of a torchvision or timm ResNet of this depth")
+    return list(model.load_state_dict(fitting, strict=False).missing_keys)
+
+
+def _cfg(image_px: int = 32) -> dict[str, Any]:
+    return {
+        "url": "",
+        "num_classes": 10,
+        "input_size": (3, image_px, image_px),
+        "pool_size": None,
+        "crop_pct": 1.0,
+        "interpolation": "bilinear",
+        "mean": (0.4914, 0.4822, 0.4465),
+        "std": (0.2023, 0.1994, 0.2010),
+        "first_conv": "stem.conv",
+        "classifier": "fc",
+    }
+
+
+default_cfgs = generate_default_cfgs({"resnet20": _cfg(), "resnet50_cifar": _cfg()})
+
+
+def _create_resnet(variant: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> ResNet:
+    stages = len(kwargs.get("layers", defaults["layers"]))
+    feature_cfg = {"out_indices": tuple(range(stages + 1)), "feature_cls": "getter"}
+    model: ResNet = build_model_with_cfg(
+        ResNet, variant, pretrained, feature_cfg=feature_cfg, **(defaults | kwargs)
+    )
+    return model
+
+
+@register_model
+def resnet20(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    """ResNet20 for 32 px images: 269,722 parameters with 10 classes; `shortcut="B"` gives 272,474.
+
+    Source: He et al. 2016, section 4.2.
+    """
+    defaults = {"block": "basic", "layers": (3, 3, 3), "width": 16, "shortcut": "A"}
+    return _create_resnet("resnet20", pretrained, defaults, **kwargs)
+
+
+@register_model
+def resnet50_cifar(pretrained: bool = False, **kwargs: Any) -> ResNet:
+    """ResNet50 with a 3x3 stem and no max-pooling: 23,500,352 parameters without a classifier.
+
+    Source: He et al. 2016; the stem as in https://github.com/leftthomas/SimCLR.
+    """
+    defaults = {"block": "bottleneck", "layers": (3, 4, 6, 3), "width": 64, "shortcut": "B"}
+    return _create_resnet("resnet50_cifar", pretrained, defaults, **kwargs)

@@ -1,0 +1,15 @@
+"""Images by name: `load_image_splits` finds them, `iterate_batches` hands out uint8 batches on the device."""
+
+from ssl_adapt.data.batches import Batch, epoch_order, iterate_batches
+from ssl_adapt.data.image_set import ImageSet, ImageSplits
+from ssl_adapt.data.sources import DATA_NAMES, load_image_splits
+
+__all__ = [
+    "DATA_NAMES",
+    "Batch",
+    "ImageSet",
+    "ImageSplits",
+    "epoch_order",
+    "iterate_batches",
+    "load_image_splits",
+]

@@ -1,0 +1,96 @@
+"""The order of an epoch, and its batches on the device."""
+
+import traceback
+from collections.abc import Iterator
+from typing import NamedTuple, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_adapt.data.image_set import ImageDataset, ImageSet
+
+
+class Batch(NamedTuple):
+    """Images uint8 (B, 3, px, px) and labels int64 (B,) or None, on the device; their indices, on the CPU."""
+
+    images: Tensor
+    labels: Tensor | None
+    indices: Tensor
+
+
+def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
+    """The permutation of range(count) for that epoch, int64 (count,): a pure function of its three arguments.
+
+    A run that resumes at any epoch thus sees the images in the same order as one that was never stopped.
+    Other seeds and epochs (both >= 0) give unrelated permutations: seed 0, epoch 1 is not seed 1, epoch 0.
+    """
+    return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(count))
+
+
+def iterate_batches(
+    image_set: ImageSet,
+    order: Tensor,
+    *,
+    batch_size: int,
+    device: torch.device | str,
+    workers: int,
+    drop_last: bool,
+) -> Iterator[Batch]:
+    """The batches of `order` (int64 indices), the same whether the set is in memory or streams.
+
+    A set in memory is indexed here, batch by batch; one that streams is decoded by `workers` processes (0:
+    by this one). With `drop_last` an incomplete last batch is left out, which may leave none at all.
+    Torch's global random state is not touched.
+
+    Raises:
+        ValueError: `batch_size` is below 1; later, from a set that streams: an image cannot be decoded.
+    """
+    if batch_size < 1:
+        raise ValueError(f"data.batch_size={batch_size}: type a number of at least 1")
+    chunks = [
+        chunk
+        for chunk in order.split(batch_size)
+        if len(chunk) == batch_size or (len(chunk) and not drop_last)
+    ]
+    return _batches(image_set, chunks, torch.device(device), workers)
+
+
+def _batches(
+    image_set: ImageSet, chunks: list[Tensor], device: torch.device, workers: int
+) -> Iterator[Batch]:
+    on_gpu = device.type == "cuda"
+    if isinstance(image_set.pixels, Tensor):
+        batches = _select(image_set.pixels, chunks, pin_memory=on_gpu)
+    else:
+        batches = _decode(image_set.pixels, chunks, workers, pin_memory=on_gpu)
+    for images, indices in zip(batches, chunks, strict=True):
+        labels = None if image_set.labels is None else image_set.labels.index_select(0, indices).to(device)
+        yield Batch(images.to(device, non_blocking=on_gpu), labels, indices)
+
+
+def _select(pixels: Tensor, chunks: list[Tensor], *, pin_memory: bool) -> Iterator[Tensor]:
+    for indices in chunks:
+        # Pinned pages let the copy to a GPU run beside its work; torch keeps them until that copy is done.
+        images = torch.empty(len(indices), *pixels.shape[1:], dtype=torch.uint8, pin_memory=pin_memory)
+        yield torch.index_select(pixels, 0, indices, out=images)
+
+
+def _decode(
+    dataset: ImageDataset, chunks: list[Tensor], workers: int, *, pin_memory: bool
+) -> Iterator[Tensor]:
+    loader = DataLoader(
+        cast(Dataset[Tensor], dataset),
+        batch_sampler=[indices.tolist() for indices in chunks],
+        num_workers=workers,
+        pin_memory=pin_memory,
+        generator=torch.Generator(),  # else the loader draws a seed from torch's global random state
+    )
+    try:
+        yield from loader
+    except ValueError as error:
+        # A worker's error has the worker's traceback for a text, and its frames hold the loader in a cycle.
+        # Left to the garbage collector, the queues close before the order to stop is sent: 5 s lost a worker.
+        traceback.clear_frames(error.__traceback__)
+        raise ValueError(str(error).rsplit("ValueError: ", 1)[-1].strip()) from None

@@ -1,0 +1,117 @@
+"""Sets of images of one size, held in memory where they fit and decoded one by one where they do not."""
+
+import os
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import Dataset, Subset
+
+from ssl_adapt.data.pixels import rgb_pixels
+
+_CHUNK_IMAGES = 16  # decoded by a thread at a time
+_SLOW_IMAGE_SEC = 1e-3  # from which on threads pay
+
+
+class ImageDataset(Protocol):
+    """A map-style torch dataset: the pixels of image `index`, uint8 (3, image_px, image_px)."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> Tensor: ...
+
+
+@dataclass(frozen=True, eq=False)
+class ArrayImages:
+    """A map-style dataset over pictures of one size, uint8 (N, height, width) or (N, height, width, 3)."""
+
+    pictures: NDArray[np.uint8]
+    image_px: int
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return rgb_pixels(Image.fromarray(self.pictures[index]), self.image_px)
+
+
+@dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images of one size, and their labels where there are any.
+
+    `pixels` holds all of them, uint8 (N, 3, image_px, image_px), or is a dataset that decodes one at a time.
+    `labels` are int64 (N,), indices into `classes`; without labels they are None and `classes` is empty.
+    """
+
+    name: str
+    pixels: Tensor | ImageDataset
+    classes: tuple[str, ...] = ()
+    labels: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        assert (self.labels is None) == (not self.classes), "labels and classes come together"
+        assert self.labels is None or self.labels.shape == (len(self.pixels),), "one label an image"
+
+    def __len__(self) -> int:
+        return len(self.pixels)
+
+    def images(self, indices: Tensor) -> Tensor:
+        """The images at `indices` (B,), uint8 (B, 3, image_px, image_px), on the CPU; decodes if need be."""
+        if isinstance(self.pixels, Tensor):
+            return self.pixels.index_select(0, indices)
+        return torch.stack([self.pixels[index] for index in indices.tolist()])
+
+    def subset(self, indices: Tensor) -> "ImageSet":
+        """The set of the images at `indices` (M,), in that order, with the same classes."""
+        if isinstance(self.pixels, Tensor):
+            pixels: Tensor | ImageDataset = self.pixels.index_select(0, indices)
+        else:
+            pixels = Subset(cast(Dataset[Tensor], self.pixels), indices.tolist())
+        labels = None if self.labels is None else self.labels.index_select(0, indices)
+        return ImageSet(self.name, pixels, self.classes, labels)
+
+
+class ImageSplits(NamedTuple):
+    """Training and test images with the same classes in the same order; `test` may be None."""
+
+    train: ImageSet
+    test: ImageSet | None
+
+
+def create_image_set(
+    name: str,
+    dataset: ImageDataset,
+    *,
+    classes: tuple[str, ...],
+    labels: Tensor | None,
+    image_px: int,
+    memory_limit_bytes: int,
+) -> ImageSet:
+    """A set that holds its pixels if they take at most `memory_limit_bytes`, and else decodes on demand."""
+    fits = len(dataset) * 3 * image_px * image_px <= memory_limit_bytes
+    return ImageSet(name, _decode_all(dataset, image_px) if fits else dataset, classes, labels)
+
+
+def _decode_all(dataset: ImageDataset, image_px: int) -> Tensor:
+    pixels = torch.empty(len(dataset), 3, image_px, image_px, dtype=torch.uint8)
+
+    def decode(start: int) -> None:
+        for index in range(start, min(start + _CHUNK_IMAGES, len(dataset))):
+            pixels[index] = dataset[index]
+
+    decode(0)  # not timed: at its first picture Pillow loads its formats
+    before_sec = time.perf_counter()
+    decode(0)
+    # Pillow decodes without the interpreter's lock. With photographs that makes threads pay; with thumbnails
+    # they hand the lock to and fro, and two took twice as long as one (20,000 of 32 px: 3.7 s, not 1.8 s).
+    slow = time.perf_counter() - before_sec > _CHUNK_IMAGES * _SLOW_IMAGE_SEC
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1) if slow else 1) as pool:
+        for _ in pool.map(decode, range(_CHUNK_IMAGES, len(dataset), _CHUNK_IMAGES)):
+            pass  # an error of any chunk is raised here
+    return pixels

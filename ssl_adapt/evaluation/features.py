@@ -1,0 +1,85 @@
+"""Features of a set of images: those of a network in evaluation mode, and raw pixels as a baseline."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import Tensor, nn
+
+from ssl_adapt.data import ImageSet, iterate_batches
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Float32 images (B, C, H, W): uint8 ones over 255, minus the mean and over the std of each channel."""
+    channel_mean, channel_std = (
+        torch.tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1)
+        for values in (mean, std)
+    )
+    return (images.float() / 255 - channel_mean) / channel_std
+
+
+@contextmanager
+def evaluation_mode(network: nn.Module) -> Iterator[None]:
+    """All modules in evaluation mode inside the block; after it each has its own training flag again."""
+    training = {module: module.training for module in network.modules()}
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, flag in training.items():
+            module.training = flag
+
+
+def extract_features(
+    network: nn.Module | Callable[[Tensor], Tensor],
+    image_set: ImageSet,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    device: torch.device | str,
+    workers: int,
+) -> Tensor:
+    """Features (N, D) of all images in the set's order, float32 on the CPU.
+
+    Every image is seen once, not augmented, in float32 without autocast and without gradients. The network is
+    left as it was: parameters, buffers (BatchNorm's statistics rest in evaluation mode) and training flags.
+
+    Args:
+        network: maps (B, 3, H, W) to (B, D) on ``device``. A callable that is no module, such as a bound
+            method, hides its modules: call this inside ``evaluation_mode(module)`` then. A module that
+            accelerate has prepared switches autocast on again: pass the unwrapped one.
+        image_set: at least one image.
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel, likewise.
+        batch_size: images at a time.
+        device: where the network is.
+        workers: processes that decode, where the set is not in memory.
+
+    Raises:
+        ValueError: If the set is empty or the network returns anything but (B, D).
+    """
+    if len(image_set) == 0:
+        raise ValueError("the set of images is empty; pass one with at least 1 image")
+    order = torch.arange(len(image_set))
+    batches = iterate_batches(
+        image_set, order, batch_size=batch_size, device=device, workers=workers, drop_last=False
+    )
+    mode = evaluation_mode(network) if isinstance(network, nn.Module) else nullcontext()
+    features = []
+    # no_grad, as inference_mode would leave tensors that refuse to train in what a module caches
+    with mode, torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
+        for batch in batches:
+            output = network(normalise(batch.images, mean, std))
+            if output.shape[:1] != batch.images.shape[:1] or output.ndim != 2:
+                raise ValueError(
+                    f"the network maps images {tuple(batch.images.shape)} to {tuple(output.shape)}, "
+                    "not to (B, D); pass one that pools, such as timm.create_model(..., num_classes=0)"
+                )
+            features.append(output.float().cpu())
+    return torch.cat(features)
+
+
+def raw_pixels(image_set: ImageSet) -> Tensor:
+    """Pixels as features (N, 3 * H * W), float32 in [0, 1] on the CPU: what kNN scores without learning."""
+    return image_set.images(torch.arange(len(image_set))).flatten(1).float().div_(255)

@@ -1,0 +1,84 @@
+"""What is measured of a network again and again during a run: kNN, and signs of collapse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from ssl_adapt.data import ImageSet
+from ssl_adapt.evaluation.collapse import feature_std, rank_me
+from ssl_adapt.evaluation.features import extract_features, raw_pixels
+from ssl_adapt.evaluation.knn import KnnProtocol, KnnResult, evaluate_knn
+
+COLLAPSE_ROWS = 2048  # features that the rank is computed from; its cost grows with their number
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """A network's score, if there are labels, and the spread of its features."""
+
+    knn: KnnResult | None
+    feature_std: float
+    rank_me: float
+
+
+@dataclass(frozen=True)
+class FeatureMonitor:
+    """Evaluates a network on fixed sets of images under a fixed protocol.
+
+    Attributes:
+        bank: images whose labels vote; without labels, images to watch for collapse.
+        queries: images that are classified, or None: then there is no kNN score.
+        protocol: how the neighbours vote.
+        mean: per channel, of the network's input.
+        std: per channel.
+        batch_size: images at a time.
+        device: where the network is.
+        workers: processes that decode, where a set is not in memory.
+    """
+
+    bank: ImageSet
+    queries: ImageSet | None
+    protocol: KnnProtocol
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch_size: int
+    device: torch.device
+    workers: int
+
+    def evaluate(self, network: nn.Module) -> Evaluation:
+        """The evaluation of a network that maps images to features (B, D)."""
+        bank = self._extract(network, self.bank)
+        rows = bank[:: -(-len(bank) // COLLAPSE_ROWS)]
+        knn = None
+        if self.queries is not None:
+            knn = self._knn(bank, self._extract(network, self.queries), self.queries)
+        return Evaluation(knn, feature_std(rows), rank_me(rows))
+
+    def evaluate_pixels(self, memory_limit_bytes: int = 2 * 2**30) -> KnnResult | None:
+        """The score of raw pixels, or None without labels or where they would take more than the limit."""
+        if self.queries is None:
+            return None
+        float_bytes = 4 * self.bank.images(torch.tensor([0])).numel()
+        if (len(self.bank) + len(self.queries)) * float_bytes > memory_limit_bytes:
+            return None
+        return self._knn(raw_pixels(self.bank), raw_pixels(self.queries), self.queries)
+
+    def _extract(self, network: nn.Module, image_set: ImageSet) -> torch.Tensor:
+        return extract_features(
+            network,
+            image_set,
+            mean=self.mean,
+            std=self.std,
+            batch_size=self.batch_size,
+            device=self.device,
+            workers=self.workers,
+        )
+
+    def _knn(self, bank: torch.Tensor, queries: torch.Tensor, query_set: ImageSet) -> KnnResult:
+        assert self.bank.labels is not None
+        assert query_set.labels is not None
+        return evaluate_knn(
+            bank, self.bank.labels, queries, query_set.labels, self.protocol, class_count=len(self.bank.classes)
+        )

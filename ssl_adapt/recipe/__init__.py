@@ -1,0 +1,35 @@
+"""Recipes: one flat YAML file an experiment, read strictly into frozen models.
+
+The schema is the one place where a key has its type, its range and its meaning; the help and the errors are
+read off it. Only the scripts and the training loop read a recipe: everything below takes plain arguments.
+"""
+
+from ssl_adapt.recipe.help import describe_recipes
+from ssl_adapt.recipe.load import available_recipes, load_recipe, save_recipe
+from ssl_adapt.recipe.schema import (
+    AdaptSection,
+    DataSection,
+    KnnSection,
+    ModelSection,
+    ObjectiveSection,
+    Recipe,
+    RunSection,
+    TrainSection,
+    ViewsSection,
+)
+
+__all__ = [
+    "AdaptSection",
+    "DataSection",
+    "KnnSection",
+    "ModelSection",
+    "ObjectiveSection",
+    "Recipe",
+    "RunSection",
+    "TrainSection",
+    "ViewsSection",
+    "available_recipes",
+    "describe_recipes",
+    "load_recipe",
+    "save_recipe",
+]

@@ -1,0 +1,177 @@
+"""From `recipe=NAME key=value ...` to a Recipe, and from a Recipe to a file that gives it again."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from ssl_adapt.recipe.keys import did_you_mean, find_key, schema_keys, shown
+from ssl_adapt.recipe.schema import Recipe
+from ssl_adapt.recipe.yaml_text import dump_yaml, parse_yaml
+
+
+def available_recipes() -> dict[str, Path]:
+    """The shipped recipes, name -> file: from the installed package, or from the repository of a checkout."""
+    package = Path(__file__).resolve().parent.parent
+    folder = package / "recipes"
+    if not folder.is_dir():
+        folder = package.parent / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+
+
+def load_recipe(arguments: Sequence[str]) -> Recipe:
+    """The recipe that `recipe=NAME_OR_PATH key=value ...` describes; no file is created or changed.
+
+    The values are YAML and replace those of the file before the whole is checked. Numbers, text and
+    true / false are never converted into one another, except that an integer will do for a number.
+
+    Raises:
+        ValueError: an argument, the file or a value is wrong; a line for each problem says what to type.
+    """
+    texts = _split_arguments(arguments)
+    source = texts.pop("recipe")
+    overrides = _parse_overrides(texts)
+    path = _recipe_path(source)
+    values = _read_recipe(path)
+    for name, value in overrides.items():
+        _override(values, name, value, source)
+    values.setdefault("name", path.stem)
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        lines = [_sentence(details, values, source) for details in error.errors(include_url=False)]
+        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+
+
+def save_recipe(recipe: Recipe, path: Path | str) -> None:
+    """Write the recipe as YAML that `load_recipe(["recipe=PATH"])` reads back to an equal recipe."""
+    text = dump_yaml(recipe.model_dump())
+    Path(path).write_text(
+        f"# Recipe of the run {recipe.name}, complete: recipe=PATH_OF_THIS_FILE starts it again.\n{text}",
+        encoding="utf-8",
+    )
+
+
+def _split_arguments(arguments: Sequence[str]) -> dict[str, str]:
+    """The text of the value for each key, 'recipe' among them; keys are known, different and not nested."""
+    texts: dict[str, str] = {}
+    problems = []
+    for argument in arguments:
+        key, equals, text = argument.partition("=")
+        if not equals:
+            problems.append(
+                f"argument {shown(argument)} has no '=': type recipe=NAME or key=value; --help lists them"
+            )
+        elif key in texts:
+            problems.append(f"{shown(key)} is given twice: keep one of them")
+        elif key != "recipe" and find_key(key) is None:
+            problems.append(_unknown_key(key))
+        else:
+            texts[key] = text
+    problems += [
+        f"{parent!r} and {child!r} are given together, and the first contains the second: keep one of them"
+        for child in texts
+        for parent in texts
+        if child.startswith(f"{parent}.")
+    ]
+    if not any(argument.startswith("recipe=") for argument in arguments):
+        problems.append(f"no recipe given: add recipe=NAME or recipe=PATH; available: {_available()}")
+    if problems:
+        raise ValueError("\n".join(dict.fromkeys(problems)))
+    return texts
+
+
+def _parse_overrides(texts: dict[str, str]) -> dict[str, Any]:
+    values = {}
+    problems = []
+    for key, text in texts.items():
+        try:
+            values[key] = parse_yaml(text)
+        except ValueError as error:
+            problems.append(
+                f"{key}: {shown(text)} is not a YAML value: {error}; quotes make it text: {key}=\"'...'\""
+            )
+    if problems:
+        raise ValueError("\n".join(problems))
+    return values
+
+
+def _recipe_path(source: str) -> Path:
+    recipes = available_recipes()
+    if source in recipes:
+        return recipes[source]
+    path = Path(os.path.expanduser(source))  # os.path gives no error for a user or a file name that cannot be
+    if os.path.isfile(path):
+        return path
+    is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
+    what = "recipe file not found:" if is_path else "unknown recipe"
+    raise ValueError(f"{what} {source!r}{did_you_mean(path.stem, recipes) or ';'} available: {_available()}")
+
+
+def _read_recipe(path: Path) -> dict[str, Any]:
+    name = repr(str(path))
+    try:
+        values = parse_yaml(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ValueError(f"recipe file {name} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"recipe file {name} is not text in UTF-8") from None
+    except ValueError as error:
+        raise ValueError(f"recipe file {name} is not valid YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ValueError(f"recipe file {name} must hold 'key: value' lines, got {shown(values)}")
+    return values
+
+
+def _override(values: dict[str, Any], name: str, value: Any, source: str) -> None:
+    """Put the value at the dotted name, in place; a section that the file lacks is made."""
+    *parents, leaf = name.split(".")
+    section = values
+    for depth, parent in enumerate(parents, start=1):
+        inner = section.setdefault(parent, {})
+        if not isinstance(inner, dict):
+            place = ".".join(parents[:depth])
+            message = f"{name} cannot be set: recipe {source!r} has {place}: {shown(inner)}"
+            if place == "adapt" and inner is None:
+                message += (
+                    " (the original network); take a recipe that adapts, such as quickstart, "
+                    "or give all keys at once: adapt='{sharing: full, epochs: 10, ...}'"
+                )
+            raise ValueError(message)
+        section = inner
+    section[leaf] = value
+
+
+def _sentence(details: ErrorDetails, values: dict[str, Any], source: str) -> str:
+    """One problem that pydantic found, as a sentence; a rule between keys may give several, a line each."""
+    location = [str(part) for part in details["loc"]]
+    if details["type"] == "extra_forbidden":
+        return _unknown_key(".".join(location))
+    key = find_key(".".join(location))
+    if details["type"] == "missing" and key is not None:
+        add = f"add {key.name}=VALUE ({key.expected}): {key.description}"
+        return f"recipe {source!r} has no {key.name}; {add}"
+    while key is None and location:  # an item of a list: the list as a whole is wrong
+        location.pop()
+        key = find_key(".".join(location))
+    if key is None or (key.is_section and details["type"] == "value_error"):
+        return str(details["ctx"]["error"])
+    value: Any = values
+    for part in key.name.split("."):
+        value = value[part]
+    nearest = did_you_mean(value, key.choices) if isinstance(value, str) else ""
+    return f"{key.name}: got {shown(value)}, expected {key.expected}{nearest}"
+
+
+def _unknown_key(name: str) -> str:
+    keys = [key.name for key in schema_keys().values() if not key.is_section]
+    return f"unknown key {shown(name)}{did_you_mean(name.lstrip('-'), keys) or '; --help lists the keys'}"
+
+
+def _available() -> str:
+    return ", ".join(available_recipes())

@@ -1,0 +1,251 @@
+"""What a run measures and tells at its landmarks: the plan, the baselines, each epoch, the fix, the result."""
+
+from collections import Counter
+
+import torch
+from torch import nn
+
+from ssl_adapt.adaptation.cost import count_macs, count_parameters
+from ssl_adapt.data import ImageSet, epoch_order
+from ssl_adapt.evaluation.knn import KnnProtocol
+from ssl_adapt.evaluation.monitor import Evaluation, FeatureMonitor
+from ssl_adapt.recipe import Recipe
+from ssl_adapt.training.learner import Learner, create_network
+from ssl_adapt.training.run_folder import RunFolder
+from ssl_adapt.training.run_log import RunLog, short_time
+from ssl_adapt.training.schedules import Stages, steps_to_change
+
+TRIAL_IMAGES = 512  # on either side of the kNN, at most, while a run sees less than one epoch
+LANDMARKS = {
+    "raw_pixels": "raw pixels",
+    "untrained": "untrained network",
+    "before_fix": "just before the fix",
+    "after_fix": "just after the fix",
+    "result": "after the run",
+}
+
+
+def create_monitor(
+    recipe: Recipe, train_set: ImageSet, test_set: ImageSet | None, stages: Stages, device: torch.device
+) -> FeatureMonitor:
+    """kNN of the test images in the bank of the training images; a run of less than an epoch takes a sample.
+
+    Raises:
+        ValueError: if knn.k is larger than the bank.
+    """
+    knn = recipe.knn
+    queries = test_set if train_set.labels is not None else None
+    if stages.total_steps < stages.steps_per_epoch:
+        limit = max(TRIAL_IMAGES, 2 * knn.k)
+        train_set = _sample(train_set, limit, recipe.seed)
+        queries = queries and _sample(queries, limit, recipe.seed)
+    if queries is not None and knn.k > len(train_set):
+        raise ValueError(f"knn.k={knn.k} is more than the {len(train_set)} training images: lower knn.k")
+    temperature = knn.temperature if knn.weighting == "exp" else None
+    protocol = KnnProtocol(layer=knn.layer, k=knn.k, temperature=temperature, weighting=knn.weighting)
+    return FeatureMonitor(
+        train_set, queries, protocol, recipe.data.mean, recipe.data.std, 500, device, recipe.data.workers
+    )
+
+
+def tell_plan(log: RunLog, recipe: Recipe, learner: Learner, monitor: FeatureMonitor, stages: Stages) -> None:
+    """Print what will happen, and a warning where the architecture stage is too short to change any edge."""
+    data, px = recipe.data, recipe.data.image_px
+    parameters, macs = _plain_cost(recipe)
+    rows = [
+        ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
+        ("data", f"{data.name} at {px} px, batch {data.batch_size}, {stages.steps_per_epoch:,} steps an epoch"),
+        (
+            "network",
+            f"{recipe.model.name}: {parameters:,} parameters, {macs:,} multiply-adds; "
+            f"projector {count_parameters(learner.network.projector):,} parameters",
+        ),
+        ("edges", _describe_edges(learner, recipe)),
+        ("stages", _describe_stages(stages, recipe)),
+        ("kNN", _describe_knn(monitor)),
+    ]
+    log.show_plan(rows)
+    if learner.adaptation and recipe.adapt:
+        adapt = recipe.adapt
+        quickest = min(
+            steps_to_change(
+                kind, theta_lr=adapt.theta_lr, none_rule=adapt.none_rule, none_threshold=adapt.none_threshold
+            )
+            for kind in {spec.kind for spec in learner.adaptation.edges}
+        )
+        if quickest > stages.architecture_steps:
+            log.say(
+                f"[yellow]warning: no edge is likely to change: the quickest needs about {quickest:,} steps at "
+                f"adapt.theta_lr={adapt.theta_lr:g}, and the architecture stage has {stages.architecture_steps:,}; "
+                "raise adapt.epochs or adapt.theta_lr[/yellow]\n"
+            )
+
+
+def tell_baselines(log: RunLog, monitor: FeatureMonitor, learner: Learner) -> None:
+    """Measure raw pixels and the untrained network."""
+    pixels = monitor.evaluate_pixels()
+    if pixels is not None:
+        log.record("raw_pixels", step=0, knn_top1=pixels.top1, knn_top5=pixels.top5)
+        log.say(f"raw pixels         kNN {pixels.top1:7.2%}")
+    evaluation = _measure(log, "untrained", monitor, learner, 0)
+    log.say(f"untrained network  {_describe(evaluation)}\n")
+
+
+def tell_epoch(
+    log: RunLog,
+    recipe: Recipe,
+    monitor: FeatureMonitor,
+    learner: Learner,
+    stages: Stages,
+    *,
+    epoch: int,
+    step: int,
+    loss: float,
+) -> None:
+    """Record an epoch (counted from 0) that ended before `step`; evaluate if it is time to."""
+    seconds, steps = log.end_epoch()
+    images_per_sec = steps * recipe.data.batch_size / seconds
+    stage = stages.name_at_step(step - 1)
+    log.record("epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec)
+    every = recipe.knn.every_epochs
+    is_time = every > 0 and (epoch + 1) % every == 0 and step < stages.total_steps
+    evaluation = _describe(_measure(log, "evaluation", monitor, learner, step)) if is_time else ""
+    left = (stages.total_steps - step) * seconds / steps
+    width = len(str(stages.epochs))
+    log.say(
+        f"epoch {epoch + 1:{width}}/{stages.epochs}  {stage:12}  loss {loss:7.4f}  "
+        f"{images_per_sec:7,.0f} images/s  {short_time(left):>12} left  {evaluation}"
+    )
+
+
+def tell_fix(log: RunLog, folder: RunFolder, monitor: FeatureMonitor, learner: Learner, step: int) -> None:
+    """Fix the architecture, between two measurements, and show what changed."""
+    assert learner.adaptation is not None
+    with log.clock_stopped():
+        backbone, px = learner.network.backbone, learner.recipe.data.image_px
+        before = _measure(log, "before_fix", monitor, learner, step)
+        cost_before = _plain_cost(learner.recipe)
+        states = learner.adaptation.states()
+        architecture = learner.fix()
+        after = _measure(log, "after_fix", monitor, learner, step)
+        cost_after = count_parameters(backbone), _macs(backbone, px)
+    folder.save_architecture(architecture.to_json())
+    log.record(
+        "fix", step=step, changed=architecture.changed, parameters=cost_after[0], macs=cost_after[1],
+        theta={state.spec.name: state.theta for state in states},
+    )  # fmt: skip
+    changed = [state for state in states if state.choice != "original"]
+    rows = [
+        [state.spec.name, state.spec.kind, state.choice, *(f"{value:+.3f}" for value in state.theta)]
+        for state in changed
+    ]
+    title = f"\nArchitecture fixed after step {step:,}: {len(changed)} of {len(states)} edges changed"
+    if rows:
+        log.show_table(title, ["edge", "was", "becomes", "theta none", "identity", "same"], rows)
+    else:
+        log.say(f"[bold]{title}[/bold]")
+    log.show_table(
+        "",
+        ["", "before", "after"],
+        [
+            ["parameters", *(f"{cost[0]:,}" for cost in (cost_before, cost_after))],
+            ["multiply-adds", *(f"{cost[1]:,}" for cost in (cost_before, cost_after))],
+            *([["kNN top-1", *(f"{e.knn.top1:.2%}" for e in (before, after) if e.knn)]] if before.knn else []),
+            ["RankMe", f"{before.rank_me:.1f}", f"{after.rank_me:.1f}"],
+        ],
+    )
+
+
+def tell_result(log: RunLog, folder: RunFolder, monitor: FeatureMonitor, learner: Learner, step: int) -> None:
+    """Measure the trained network, write `result.json`, and show it beside the baselines."""
+    evaluation = _measure(log, "result", monitor, learner, step)
+    events = {event["event"]: event for event in folder.events()}
+    backbone = learner.network.backbone
+    folder.save_result(
+        {
+            "knn_top1": {name: events[name].get("knn_top1") for name in LANDMARKS if name in events},
+            "knn_protocol": str(monitor.protocol),
+            "bank": len(monitor.bank),
+            "queries": len(monitor.queries) if monitor.queries else 0,
+            "changed": events["fix"]["changed"] if "fix" in events else {},
+            "parameters": count_parameters(backbone),
+            "macs": _macs(backbone, learner.recipe.data.image_px),
+            "steps": step,
+        }
+    )
+    if evaluation.knn is None:
+        log.say("no kNN score: the data has no labels, or no test images\n")
+        return
+    rows = [
+        [text, f"{events[name]['knn_top1']:.2%}", f"{events[name]['knn_top5']:.2%}"]
+        for name, text in LANDMARKS.items()
+        if name in events
+    ]
+    log.show_table(f"\n{_describe_knn(monitor)}", ["", "top-1", "top-5"], rows)
+
+
+def _measure(log: RunLog, event: str, monitor: FeatureMonitor, learner: Learner, step: int) -> Evaluation:
+    network = learner.network
+    if monitor.protocol.layer == "projection":
+        evaluation = monitor.evaluate(nn.Sequential(network.backbone, network.projector))
+    else:
+        evaluation = monitor.evaluate(network.backbone)
+    values = {"feature_std": evaluation.feature_std, "rank_me": evaluation.rank_me}
+    if evaluation.knn:
+        values |= {"knn_top1": evaluation.knn.top1, "knn_top5": evaluation.knn.top5}
+    log.record(event, step=step, **values)
+    return evaluation
+
+
+def _sample(image_set: ImageSet, limit: int, seed: int) -> ImageSet:
+    return image_set.subset(epoch_order(len(image_set), seed=seed, epoch=0)[:limit])
+
+
+def _describe(evaluation: Evaluation) -> str:
+    knn = f"kNN {evaluation.knn.top1:7.2%}  " if evaluation.knn else ""
+    return f"{knn}std {evaluation.feature_std:.4f}  RankMe {evaluation.rank_me:.1f}"
+
+
+def _describe_knn(monitor: FeatureMonitor) -> str:
+    if monitor.queries is None:
+        return "none: the data has no labels, or no test images"
+    return f"{monitor.protocol}; bank {len(monitor.bank):,}, queries {len(monitor.queries):,}"
+
+
+def _describe_edges(learner: Learner, recipe: Recipe) -> str:
+    if recipe.adapt is None:
+        return "stay as they are (adapt=null)"
+    if learner.adaptation is None:
+        return "fixed already"
+    kinds = Counter(spec.kind for spec in learner.adaptation.edges)
+    described = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    groups = len(learner.adaptation.theta)
+    return f"{sum(kinds.values())} ({described}), {groups} theta (sharing {recipe.adapt.sharing})"
+
+
+def _describe_stages(stages: Stages, recipe: Recipe) -> str:
+    network = stages.total_steps - stages.fix_step
+    parts = []
+    if recipe.adapt:
+        parts.append(f"{stages.architecture_steps:,} steps of weights and theta by turns")
+        if stages.anneal_steps:
+            parts.append(f"{stages.anneal_steps:,} steps of annealing")
+        parts.append("fix")
+    if network:
+        parts.append(f"{network:,} steps of weights")
+    return " -> ".join(parts)
+
+
+def _plain_cost(recipe: Recipe) -> tuple[int, int]:
+    """Parameters and multiply-adds of the plain backbone, built without memory or random numbers."""
+    with torch.device("meta"):
+        backbone = create_network(recipe).backbone
+    return count_parameters(backbone), _macs(backbone, recipe.data.image_px)
+
+
+def _macs(backbone: nn.Module, px: int) -> int:
+    return count_macs(backbone, torch.zeros(1, 3, px, px, device=next(backbone.parameters()).device))
+
+
+def _precision(learner: Learner) -> str:
+    return "bfloat16 autocast" if learner.accelerator.mixed_precision == "bf16" else "float32"

@@ -1,0 +1,179 @@
+"""The learner: a network, what adapts it, the optimisers of both, and one step of each."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import timm
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, AdamW, Optimizer
+
+from ssl_adapt.adaptation.adaptation import Adaptation
+from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
+from ssl_adapt.objectives.simclr import SimclrNetwork, create_projector, nt_xent
+from ssl_adapt.recipe import AdaptSection, Recipe, TrainSection
+
+Views = tuple[Tensor, Tensor]
+
+
+@dataclass
+class Learner:
+    """Everything that a step changes.
+
+    Attributes:
+        network: backbone and projector, as they are.
+        prepared: the same network as accelerate wrapped it; the weights' pass goes through it.
+        weight_optimizer: of the network's weights.
+        adaptation: None once the architecture is fixed, or when it never adapts.
+        theta_optimizer: None likewise.
+        accelerator: device and mixed precision.
+        recipe: read only.
+    """
+
+    network: SimclrNetwork
+    prepared: nn.Module
+    weight_optimizer: Optimizer
+    adaptation: Adaptation | None
+    theta_optimizer: Optimizer | None
+    accelerator: Accelerator
+    recipe: Recipe
+
+    def train_weights(self, views: Views, lr: float) -> Tensor:
+        """One step of the weights, theta fixed; the loss (a detached scalar on the device)."""
+        for group in self.weight_optimizer.param_groups:
+            group["lr"] = lr
+        loss = self._loss(self.prepared, views)
+        self.accelerator.backward(loss)
+        if self.recipe.train.clip_grad_norm is not None:
+            self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.train.clip_grad_norm)
+        self.weight_optimizer.step()
+        self.weight_optimizer.zero_grad()
+        return loss.detach()
+
+    def train_theta(self, views: Views) -> None:
+        """One step of theta, the weights fixed (SPEC: the second half of a step of the architecture stage)."""
+        assert self.adaptation is not None
+        assert self.theta_optimizer is not None
+        assert self.recipe.adapt is not None
+        update_bn = self.recipe.adapt.theta_updates_bn
+        with self.adaptation.architecture_pass(self.network.projector, update_bn=update_bn):
+            self.accelerator.backward(self._loss(self.network, views))
+        self.theta_optimizer.step()
+        self.theta_optimizer.zero_grad()
+
+    def fix(self) -> Architecture:
+        """Discretise the architecture; the weights that are left train on with their optimiser's state."""
+        assert self.adaptation is not None
+        assert self.recipe.adapt is not None
+        architecture = self.adaptation.fix(self.recipe.adapt.scale)
+        self.adaptation = self.theta_optimizer = None
+        keep_only(self.weight_optimizer, self.network.parameters())
+        return architecture
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, theta, both optimisers, and the architecture once it is fixed."""
+        adapts, fixed = self.recipe.adapt is not None, self.adaptation is None
+        return {
+            "architecture": Architecture.of(self.network.backbone).to_dict() if adapts and fixed else None,
+            "network": self.network.state_dict(),
+            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "adaptation": None if self.adaptation is None else self.adaptation.state_dict(),
+            "theta_optimizer": None if self.theta_optimizer is None else self.theta_optimizer.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` gave; the learner must have been created with its architecture."""
+        self.network.load_state_dict(state["network"])
+        self.weight_optimizer.load_state_dict(state["weight_optimizer"])
+        if self.adaptation is not None and self.theta_optimizer is not None:
+            self.adaptation.load_state_dict(state["adaptation"])
+            self.theta_optimizer.load_state_dict(state["theta_optimizer"])
+
+    def _loss(self, network: nn.Module, views: Views) -> Tensor:
+        view_a, view_b = (view.contiguous(memory_format=torch.channels_last) for view in views)
+        with self.accelerator.autocast():
+            if self.recipe.objective.view_forward == "joint":
+                proj_a, proj_b = network(torch.cat([view_a, view_b])).chunk(2)
+            else:
+                proj_a, proj_b = network(view_a), network(view_b)
+        return nt_xent(proj_a, proj_b, temperature=self.recipe.objective.temperature)
+
+
+def create_learner(
+    recipe: Recipe, accelerator: Accelerator, architecture: Mapping[str, Any] | None = None
+) -> Learner:
+    """A fresh learner; `architecture` is that of a run that goes on after its fix.
+
+    Raises:
+        ValueError: if timm does not know the model, or it cannot be adapted.
+    """
+    network = create_network(recipe).to(accelerator.device, memory_format=torch.channels_last)
+    adaptation = theta_optimizer = None
+    if architecture is not None:
+        apply_architecture(network.backbone, Architecture.from_dict(architecture))
+    elif recipe.adapt is not None:
+        adaptation = create_adaptation(network.backbone, recipe.adapt)
+        theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
+    prepared, weight_optimizer = accelerator.prepare(
+        network, create_weight_optimizer(network.parameters(), recipe.train, accelerator.device)
+    )
+    return Learner(network, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe)
+
+
+def create_network(recipe: Recipe) -> SimclrNetwork:
+    """The plain backbone and the projector, with weights drawn from torch's generator.
+
+    Raises:
+        ValueError: if timm does not know the model or refuses its arguments.
+    """
+    px = recipe.data.image_px
+    cfg = {"input_size": (3, px, px), "mean": recipe.data.mean, "std": recipe.data.std, "crop_pct": 1.0}
+    try:
+        backbone = timm.create_model(
+            recipe.model.name, num_classes=0, pretrained_cfg_overlay=cfg, **recipe.model.args
+        )
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {error}") from None
+    projector = create_projector(
+        backbone.num_features, recipe.objective.projector_hidden, recipe.objective.projector_out
+    )
+    return SimclrNetwork(backbone, projector)
+
+
+def create_adaptation(backbone: nn.Module, adapt: AdaptSection) -> Adaptation:
+    """The backbone's edges made mixed, as the recipe's `adapt` says."""
+    return Adaptation(
+        backbone,
+        sharing=adapt.sharing,
+        shape_change=adapt.shape_change,
+        none_rule=adapt.none_rule,
+        none_threshold=adapt.none_threshold,
+    )
+
+
+def create_weight_optimizer(
+    parameters: Iterable[nn.Parameter], train: TrainSection, device: torch.device
+) -> Optimizer:
+    """Adam, AdamW or SGD with momentum; fused kernels on a GPU (not run on a GPU)."""
+    fused = device.type == "cuda"
+    if train.optimizer == "sgd":
+        assert train.momentum is not None
+        return SGD(parameters, train.lr, train.momentum, weight_decay=train.weight_decay, fused=fused)
+    kind = AdamW if train.optimizer == "adamw" else Adam
+    return kind(parameters, train.lr, weight_decay=train.weight_decay, fused=fused)
+
+
+def create_theta_optimizer(parameters: Iterable[nn.Parameter], adapt: AdaptSection) -> Optimizer:
+    """Adam on theta; theta_none never moves, as its gradient is 0 and nothing decays it by default."""
+    return Adam(parameters, adapt.theta_lr, betas=adapt.theta_betas, weight_decay=adapt.theta_weight_decay)
+
+
+def keep_only(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
+    """Make the optimiser forget, with their state, all parameters but these."""
+    kept = set(parameters)
+    for group in optimizer.param_groups:
+        for parameter in set(group["params"]) - kept:
+            optimizer.state.pop(parameter, None)
+        group["params"] = [parameter for parameter in group["params"] if parameter in kept]

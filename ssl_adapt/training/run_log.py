@@ -1,0 +1,113 @@
+"""What a run says: lines and tables on the terminal, `metrics.jsonl`, and accelerate's trackers."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+
+class RunLog:
+    """The voice of one run; silent on all processes but the main one.
+
+    Args:
+        folder: the run folder, which exists.
+        accelerator: knows the main process and the trackers.
+        keep_bytes: the length of `metrics.jsonl` at the checkpoint that the run goes on from; 0 starts afresh.
+    """
+
+    def __init__(self, folder: Path, accelerator: Accelerator, keep_bytes: int = 0) -> None:
+        self.accelerator = accelerator
+        self.console = Console(quiet=not accelerator.is_main_process, highlight=False)
+        self.path = folder / "metrics.jsonl"
+        if accelerator.is_main_process:
+            with self.path.open("ab") as file:
+                file.truncate(keep_bytes)
+        self._progress: Progress | None = None
+
+    @property
+    def metrics_bytes(self) -> int:
+        """The length of `metrics.jsonl`: the place to go on from."""
+        return self.path.stat().st_size if self.path.exists() else 0
+
+    def record(self, event: str, *, step: int, **values: Any) -> None:
+        """Append one line to `metrics.jsonl` and give the numbers to the trackers."""
+        if self.accelerator.is_main_process:
+            line = json.dumps({"event": event, "step": step, **values}, allow_nan=False)
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+        self.accelerator.log(numbers, step=step)
+
+    def say(self, text: str) -> None:
+        """Print a line (rich markup)."""
+        self.console.print(text)
+
+    def show_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; columns after the first are aligned to the right."""
+        table = Table(title=title, title_justify="left", title_style="bold", header_style="dim", box=None, pad_edge=False)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+        self.console.print()
+
+    def show_plan(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Print name and meaning of what will happen."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for row in rows:
+            table.add_row(*row)
+        self.console.print(table)
+        self.console.print()
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
+        """Start the clock and, on a terminal, show a bar of the epoch's steps."""
+        self._start = time.perf_counter()
+        self._steps = 0
+        if self.console.is_terminal and self.accelerator.is_main_process:
+            columns = (TextColumn("epoch {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._progress = Progress(*columns, console=self.console, transient=True)
+            self._task = self._progress.add_task(f"{epoch}/{epochs}", total=steps)
+            self._progress.start()
+
+    def advance(self) -> None:
+        """One step further."""
+        self._steps += 1
+        if self._progress is not None:
+            self._progress.advance(self._task)
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """What happens inside does not count as the epoch's time."""
+        start = time.perf_counter()
+        yield
+        self._start += time.perf_counter() - start
+
+    def end_epoch(self) -> tuple[float, int]:
+        """Take the bar away; the seconds and the steps of the epoch."""
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+        return time.perf_counter() - self._start, self._steps
+
+
+def short_time(seconds: float) -> str:
+    """Seconds as 45 s, 3 min 20 s or 2 h 5 min."""
+    seconds = math.ceil(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"

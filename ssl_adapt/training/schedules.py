@@ -1,0 +1,89 @@
+"""Pure functions of the step: how long each stage is, and the learning rate."""
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The lengths of a run, in optimiser steps.
+
+    Attributes:
+        steps_per_epoch: full batches in an epoch.
+        architecture_steps: weights and theta train by turns.
+        anneal_steps: weights train while theta moves to its one-hot choice.
+        total_steps: the whole run; what is left after the fix is the network stage.
+    """
+
+    steps_per_epoch: int
+    architecture_steps: int
+    anneal_steps: int
+    total_steps: int
+
+    @property
+    def fix_step(self) -> int:
+        """The step before which the architecture is fixed."""
+        return self.architecture_steps + self.anneal_steps
+
+    @property
+    def epochs(self) -> int:
+        """Epochs begun; the last may be cut short."""
+        return -(-self.total_steps // self.steps_per_epoch)
+
+    def name_at_step(self, step: int) -> str:
+        """"architecture", "anneal" or "network"."""
+        if step < self.architecture_steps:
+            return "architecture"
+        return "anneal" if step < self.fix_step else "network"
+
+
+def plan_stages(
+    *, steps_per_epoch: int, epochs: int, adapt_epochs: int, anneal_epochs: int, max_steps: int | None
+) -> Stages:
+    """The stages in steps; with `max_steps` they shrink in proportion, but none that exists falls to 0.
+
+    Raises:
+        ValueError: if `max_steps` is smaller than the number of stages.
+    """
+    lengths = [adapt_epochs, anneal_epochs, epochs - adapt_epochs - anneal_epochs]
+    steps = [length * steps_per_epoch for length in lengths]
+    total = sum(steps)
+    if max_steps is not None and max_steps < total:
+        stages = sum(length > 0 for length in lengths)
+        if max_steps < stages:
+            raise ValueError(f"train.max_steps={max_steps} is too short for {stages} stages: set it to {stages} or more")
+        steps = _shrink(steps, max_steps)
+    return Stages(steps_per_epoch, steps[0], steps[1], sum(steps))
+
+
+def _shrink(steps: list[int], total: int) -> list[int]:
+    """Lengths in proportion to `steps` with the sum `total`, at least 1 where `steps` is."""
+    shrunk = [max(1, round(step * total / sum(steps))) if step else 0 for step in steps]
+    while (excess := sum(shrunk) - total) != 0:
+        longest = shrunk.index(max(shrunk))
+        shrunk[longest] -= 1 if excess > 0 else -1
+    return shrunk
+
+
+def lr_at_step(step: int, *, lr: float, schedule: str, warmup_steps: int, total_steps: int) -> float:
+    """The learning rate of step 0, 1, ...: linear warm-up to `lr`, then constant or a cosine down to 0."""
+    if step < warmup_steps:
+        return lr * (step + 1) / warmup_steps
+    if schedule == "constant":
+        return lr
+    progress = (step - warmup_steps) / max(1, total_steps - warmup_steps)
+    return lr * (1 + math.cos(math.pi * progress)) / 2
+
+
+def steps_to_change(kind: str, *, theta_lr: float, none_rule: str, none_threshold: float) -> int:
+    """About how many steps in one direction an edge of that kind needs until another candidate wins.
+
+    Adam moves an entry of theta by about its learning rate a step: an operation gives way to the identity once
+    theta_id has risen and theta_same has fallen by a half, and an identity to none after twice that way. A none
+    edge becomes the identity when theta_id passes theta_same = 1, or the threshold.
+    """
+    if kind == "none":
+        way = 1.0 if none_rule == "literal" else max(0.0, none_threshold)
+    else:
+        way = 0.5 if kind == "operation" else 1.0
+    return max(1, math.ceil(way / theta_lr))

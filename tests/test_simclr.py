@@ -1,0 +1,225 @@
+"""NT-Xent against closed forms, 60-digit arithmetic and two other libraries; the projector's counts."""
+
+import math
+from collections.abc import Callable
+from decimal import Decimal, localcontext
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from lightly.loss import NTXentLoss as LightlyNTXent
+from pytorch_metric_learning.losses import NTXentLoss as MetricLearningNTXent
+from torch import Tensor, nn
+
+from ssl_adapt.objectives.simclr import create_projector, nt_xent
+
+Loss = Callable[[Tensor, Tensor, float], Tensor]
+
+
+def ours(proj_a: Tensor, proj_b: Tensor, temperature: float) -> Tensor:
+    return nt_xent(proj_a, proj_b, temperature=temperature)
+
+
+def lightly(proj_a: Tensor, proj_b: Tensor, temperature: float) -> Tensor:
+    return LightlyNTXent(temperature=temperature)(proj_a, proj_b)
+
+
+def metric_learning(proj_a: Tensor, proj_b: Tensor, temperature: float) -> Tensor:
+    same_image = torch.arange(len(proj_a)).repeat(2)
+    return MetricLearningNTXent(temperature=temperature)(torch.cat([proj_a, proj_b]), same_image)
+
+
+def plain(proj_a: Tensor, proj_b: Tensor, temperature: float) -> Tensor:
+    """The textbook form: cross-entropy over one row of similarities, its own column left out."""
+    rows = F.normalize(torch.cat([proj_a, proj_b]), dim=1)
+    logits = (rows @ rows.T / temperature).masked_fill(torch.eye(len(rows), dtype=torch.bool), -torch.inf)
+    return F.cross_entropy(logits, torch.arange(len(rows)).roll(len(proj_a)))
+
+
+def in_decimals(rows: list[list[Decimal]], temperature: Decimal) -> Decimal:
+    """NT-Xent of 2B rows (first views, then second views), as the paper writes it."""
+    unit = [[x / sum(y * y for y in row).sqrt() for x in row] for row in rows]
+    pairs = len(rows) // 2
+    total = Decimal(0)
+    for i, row in enumerate(unit):
+        exps = [(sum(x * y for x, y in zip(row, other, strict=True)) / temperature).exp() for other in unit]
+        total -= (exps[(i + pairs) % len(rows)] / (sum(exps) - exps[i])).ln()
+    return total / len(rows)
+
+
+def value_and_gradient(loss: Loss, pair: tuple[Tensor, Tensor], temperature: float) -> tuple[Tensor, Tensor]:
+    leaves = [view.detach().clone().requires_grad_() for view in pair]
+    value = loss(leaves[0], leaves[1], temperature)
+    return value.detach(), torch.cat(torch.autograd.grad(value, leaves))
+
+
+def random_pair(pairs: int, dim: int, *, noise: float | None = None, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Projections in float32; the second views are the first ones plus noise, or unrelated without noise."""
+    generator = torch.Generator().manual_seed(seed)
+    proj_a = torch.randn(pairs, dim, generator=generator)
+    other = torch.randn(pairs, dim, generator=generator)
+    return proj_a, other if noise is None else proj_a + noise * other
+
+
+def relative_error(gradient: Tensor, exact: Tensor) -> float:
+    """The worst row's, as rows of close pairs have gradients of very different sizes."""
+    return ((gradient.double() - exact).norm(dim=1) / exact.norm(dim=1)).max().item()
+
+
+def test_projector_of_the_reference_recipe() -> None:
+    projector = create_projector(2048, 512, 128)
+    assert sum(p.numel() for p in projector.parameters()) == 1_115_264
+    assert [type(layer) for layer in projector] == [nn.Linear, nn.BatchNorm1d, nn.ReLU, nn.Linear]
+    assert projector[0].bias is None
+    assert projector[3].bias is not None
+    assert projector(torch.randn(4, 2048)).shape == (4, 128)
+
+
+@pytest.mark.parametrize("temperature", [0.1, 0.5, 2.0])
+@pytest.mark.parametrize("noise", [None, 0.3])
+@pytest.mark.parametrize(("pairs", "dim"), [(2, 3), (17, 8), (64, 32)])
+@pytest.mark.parametrize("other", [lightly, metric_learning])
+def test_equals_other_libraries(
+    other: Loss, pairs: int, dim: int, noise: float | None, temperature: float
+) -> None:
+    proj_a, proj_b = (view.double() for view in random_pair(pairs, dim, noise=noise))
+    value, gradient = value_and_gradient(ours, (3 * proj_a, proj_b), temperature)
+    expected_value, expected_gradient = value_and_gradient(other, (3 * proj_a, proj_b), temperature)
+    torch.testing.assert_close(value, expected_value, rtol=0, atol=1e-10)
+    torch.testing.assert_close(gradient, expected_gradient, rtol=0, atol=1e-10)
+    assert gradient.abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("temperature", ["0.02", "0.07", "0.5"])
+@pytest.mark.parametrize("noise", [1e-3, 1e-1])
+def test_float64_equals_60_digits(noise: float, temperature: str) -> None:
+    pairs, dim = 3, 4
+    proj_a, proj_b = (view.double() for view in random_pair(pairs, dim, noise=noise, seed=1))
+    value, gradient = value_and_gradient(ours, (proj_a, proj_b), float(temperature))
+    with localcontext(prec=60):
+        rows = [[Decimal(x) for x in row] for row in torch.cat([proj_a, proj_b]).tolist()]
+        exact_value = in_decimals(rows, Decimal(temperature))
+        step, exact = Decimal("1e-20"), torch.zeros(2 * pairs, dim, dtype=torch.float64)
+        for i in range(2 * pairs):
+            for j in range(dim):
+                middle, ends = rows[i][j], []
+                for rows[i][j] in (middle + step, middle - step):
+                    ends.append(in_decimals(rows, Decimal(temperature)))
+                rows[i][j] = middle
+                exact[i, j] = float((ends[0] - ends[1]) / (2 * step))
+    assert value.item() == pytest.approx(float(exact_value), rel=1e-11, abs=0)
+    assert relative_error(gradient, exact) < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("temperature", "allowed", "plain_loses"), [(0.02, 3e-5, 1e-2), (0.07, 1e-5, 4e-5), (0.5, 1e-5, 0.0)]
+)
+@pytest.mark.parametrize("noise", [1e-1, 1e-2])
+def test_float32_gradients_of_close_pairs(
+    noise: float, temperature: float, allowed: float, plain_loses: float
+) -> None:
+    pair = random_pair(128, 128, noise=noise)
+    _, exact = value_and_gradient(ours, (pair[0].double(), pair[1].double()), temperature)
+    assert relative_error(value_and_gradient(ours, pair, temperature)[1], exact) < allowed
+    # The same measure on the textbook form shows that the case is a hard one.
+    assert relative_error(value_and_gradient(plain, pair, temperature)[1], exact) > plain_loses
+    assert relative_error(value_and_gradient(lightly, pair, temperature)[1], exact) > plain_loses
+
+
+@pytest.mark.parametrize("temperature", [0.07, 0.5, 1.0])
+@pytest.mark.parametrize("pairs", [2, 5])
+def test_closed_forms(pairs: int, temperature: float) -> None:
+    same = torch.ones(pairs, 7, dtype=torch.float64)
+    assert ours(same, same, temperature).item() == pytest.approx(math.log(2 * pairs - 1), rel=1e-12)
+    axes = torch.eye(pairs, 7, dtype=torch.float64)
+    apart = math.log1p((2 * pairs - 2) * math.exp(-1 / temperature))
+    assert ours(axes, axes, temperature).item() == pytest.approx(apart, rel=1e-12)
+
+
+@pytest.mark.parametrize("logit", [10.0, 19.0, 21.0, 25.0, 60.0])
+def test_positive_far_below_the_negatives(logit: float) -> None:
+    # cosines: -1 to the positive, +1 and -1 to the negatives; log(1 + x) is not rounded to log(x) too early
+    up = torch.tensor([[1.0, 0.0], [1.0, 0.0]], dtype=torch.float64)
+    expected = logit + math.log1p(2 * math.exp(-logit))
+    assert ours(up, -up, 2 / logit).item() == pytest.approx(expected, rel=1e-14)
+
+
+def test_gradcheck() -> None:
+    proj_a, proj_b = (view.double().requires_grad_() for view in random_pair(4, 3))
+    assert torch.autograd.gradcheck(lambda a, b: ours(a, b, 0.3), (proj_a, proj_b))
+    assert torch.autograd.gradgradcheck(lambda a, b: ours(a, b, 0.3), (proj_a, proj_b))
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(
+    pairs=st.integers(2, 12),
+    dim=st.integers(1, 9),
+    temperature=st.floats(0.05, 5),
+    noise=st.sampled_from([None, 1e-2, 1.0]),
+    seed=st.integers(0, 2**31),
+)
+def test_symmetries(pairs: int, dim: int, temperature: float, noise: float | None, seed: int) -> None:
+    proj_a, proj_b = (view.double() for view in random_pair(pairs, dim, noise=noise, seed=seed))
+    value, gradient = value_and_gradient(ours, (proj_a, proj_b), temperature)
+    swapped_value, swapped_gradient = value_and_gradient(ours, (proj_b, proj_a), temperature)
+    torch.testing.assert_close(swapped_value, value)
+    torch.testing.assert_close(swapped_gradient.roll(pairs, 0), gradient)
+    order = torch.randperm(pairs, generator=torch.Generator().manual_seed(seed))
+    permuted_value, permuted_gradient = value_and_gradient(ours, (proj_a[order], proj_b[order]), temperature)
+    torch.testing.assert_close(permuted_value, value)
+    torch.testing.assert_close(permuted_gradient, gradient[torch.cat([order, order + pairs])])
+    torch.testing.assert_close(ours(5 * proj_a, proj_b / 7, temperature), value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("noise", [None, 0.0, 1e-4])
+@pytest.mark.parametrize("temperature", [1e-6, 1e-3, 1e-2, 1e3, 1e6])
+def test_extreme_temperatures_are_finite(temperature: float, noise: float | None, dtype: torch.dtype) -> None:
+    proj_a, proj_b = (view.to(dtype) for view in random_pair(8, 4, noise=noise))
+    value, gradient = value_and_gradient(ours, (proj_a, proj_b), temperature)
+    assert value.isfinite()
+    assert gradient.isfinite().all()
+    if temperature >= 1e3:
+        assert value.item() == pytest.approx(math.log(15), rel=1e-2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_is_computed_in_float32(dtype: torch.dtype) -> None:
+    pair = random_pair(16, 8, noise=0.1)
+    half = (pair[0].to(dtype), pair[1].to(dtype))
+    value, gradient = value_and_gradient(ours, half, 0.1)
+    expected, expected_gradient = value_and_gradient(ours, (half[0].float(), half[1].float()), 0.1)
+    assert value.dtype == torch.float32
+    assert torch.equal(value, expected)
+    assert gradient.dtype == dtype
+    assert torch.equal(gradient, expected_gradient.to(dtype))
+
+
+def test_autocast_changes_nothing() -> None:
+    proj_a, proj_b = (view.requires_grad_() for view in random_pair(16, 8, noise=0.1))
+    expected = ours(proj_a, proj_b, 0.1)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (proj_a @ proj_b.T).dtype == torch.bfloat16
+        value = ours(proj_a, proj_b, 0.1)
+    assert torch.equal(value, expected)
+    gradients, expected_gradients = (
+        torch.autograd.grad(loss, (proj_a, proj_b)) for loss in (value, expected)
+    )
+    assert all(map(torch.equal, gradients, expected_gradients))
+
+
+def test_errors_say_what_to_pass() -> None:
+    views = torch.randn(4, 3)
+    with pytest.raises(ValueError, match=r"\(4, 3\) and \(5, 3\); pass two of the same shape"):
+        nt_xent(views, torch.randn(5, 3), temperature=0.5)
+    with pytest.raises(ValueError, match=r"\(4, 3\) and \(4, 2\)"):
+        nt_xent(views, torch.randn(4, 2), temperature=0.5)
+    with pytest.raises(ValueError, match=r"\(B, D\)"):
+        nt_xent(views[0], views[0], temperature=0.5)
+    with pytest.raises(ValueError, match="got 1 pair"):
+        nt_xent(views[:1], views[:1], temperature=0.5)
+    for temperature in (0.0, -0.1, math.nan):
+        with pytest.raises(ValueError, match=f"temperature must be positive, got {temperature}"):
+            nt_xent(views, views, temperature=temperature)
