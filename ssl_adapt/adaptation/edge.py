@@ -124,15 +124,6 @@ def last_norm_name(operation: nn.Module) -> str | None:
     return ".".join(path) if is_affine_norm and path else None
 
 
-def _scaled(operation: nn.Module, norm: str | None, x: Tensor, scale: Tensor) -> Tensor:
-    """`scale * operation(x)`, the scale folded into the BatchNorm named `norm`: no pass over the output."""
-    if norm is None:
-        return _AddScaled.apply(None, operation(x), scale, False)
-    names = (f"{norm}.weight", f"{norm}.bias")
-    folded = {name: operation.get_parameter(name) * scale for name in names}
-    return functional_call(operation, folded, (x,), tie_weights=False)
-
-
 def _inner_product(a: Tensor, b: Tensor) -> Tensor:
     """<a, b> as a float32 (or float64) scalar, without a temporary where the memory layouts agree."""
     if a.dtype in (torch.float16, torch.bfloat16):
@@ -143,46 +134,73 @@ def _inner_product(a: Tensor, b: Tensor) -> Tensor:
 
 
 class _AddScaled(torch.autograd.Function):
-    """y + scale * x, written over y, or scale * x for y = None.
+    """y + scale * x, written over y, where x may have fewer channels than y: the first ones.
 
-    The gradient of `scale` is an inner product: one pass, no temporary. With `scaled_by_fork`, x came from
-    `_Fork`, which multiplies x's gradient by `scale`.
+    The gradient of `scale` is an inner product: one pass over memory and no temporary. With `scaled_by_fork`, x
+    came from `_Fork`, which multiplies x's gradient by `scale`.
     """
 
     @staticmethod
-    def forward(ctx, y: Tensor | None, x: Tensor, scale: Tensor, scaled_by_fork: bool) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, y: Tensor, x: Tensor, scale: Tensor, scaled_by_fork: bool) -> Tensor:  # type: ignore[no-untyped-def, override]
         ctx.save_for_backward(x, scale)
         ctx.scaled_by_fork = scaled_by_fork
-        if y is None:
-            return x * scale.to(x.dtype)
         ctx.mark_dirty(y)
-        return y.addcmul_(x, scale.to(x.dtype))
+        y.narrow(1, 0, x.shape[1]).addcmul_(x, scale.to(x.dtype))
+        return y
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
         x, scale = ctx.saved_tensors
         needs_y, needs_x, needs_scale, _ = ctx.needs_input_grad
+        grad_window = grad.narrow(1, 0, x.shape[1])
         grad_x = None
         if needs_x:
-            grad_x = grad if ctx.scaled_by_fork else grad * scale.to(grad.dtype)
-        grad_scale = _inner_product(grad, x).to(scale.dtype) if needs_scale else None
+            grad_x = grad_window if ctx.scaled_by_fork else grad_window * scale.to(grad.dtype)
+        grad_scale = _inner_product(grad_window, x).to(scale.dtype) if needs_scale else None
         return grad if needs_y else None, grad_x, grad_scale, None
 
 
-class _Fork(torch.autograd.Function):
-    """(x, x), whose gradients join as `grad_first + scale * grad_second` in one pass instead of two."""
+class _Scale(torch.autograd.Function):
+    """scale * x; the gradient of `scale` is an inner product."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[no-untyped-def, override]
-        ctx.save_for_backward(scale)
-        return x.detach(), x.detach()
+    def forward(ctx, x: Tensor, scale: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(x, scale)
+        return x * scale.to(x.dtype)
 
     @staticmethod
     @once_differentiable
-    def backward(ctx, grad_first: Tensor, grad_second: Tensor):  # type: ignore[no-untyped-def, override]
+    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
+        x, scale = ctx.saved_tensors
+        needs_x, needs_scale = ctx.needs_input_grad
+        grad_x = grad * scale.to(grad.dtype) if needs_x else None
+        return grad_x, _inner_product(grad, x).to(scale.dtype) if needs_scale else None
+
+
+class _Fork(torch.autograd.Function):
+    """x and a window of it, whose gradients join as `grad_x + scale * grad_window` in one pass instead of two.
+
+    The sum overwrites `grad_x`: that must be a gradient which nothing else holds, as a convolution's is.
+    """
+
+    @staticmethod
+    def forward(ctx, x: Tensor, scale: Tensor, channels: int, stride: int):  # type: ignore[no-untyped-def, override]
+        ctx.save_for_backward(scale)
+        ctx.window = channels, stride
+        return x.detach(), _window(x.detach(), channels, stride)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, grad_x: Tensor, grad_window: Tensor):  # type: ignore[no-untyped-def]
         (scale,) = ctx.saved_tensors
-        return torch.addcmul(grad_first, grad_second, scale.to(grad_second.dtype)), None
+        _window(grad_x, *ctx.window).addcmul_(grad_window, scale.to(grad_x.dtype))
+        return grad_x, None, None, None
+
+
+def _window(x: Tensor, channels: int, stride: int) -> Tensor:
+    """The first channels of x at every stride-th row and column: a view, and what `Pad` keeps of x."""
+    return x[:, :channels, ::stride, ::stride] if stride > 1 or channels < x.shape[1] else x
 
 
 class MixedEdge(nn.Module):
@@ -212,17 +230,42 @@ class MixedEdge(nn.Module):
             total: (B, out_channels, ceil(H / stride), ceil(W / stride)), the output of another mixed edge.
         """
         _, theta_id, theta_same = self._theta[0].unbind()
+        if self.spec.kind == "operation":
+            output = self._mix_operation(x, theta_id, theta_same)
+            return output if total is None else total + output
         if self.spec.kind == "identity":  # both candidates are the network's own shortcut
-            return _AddScaled.apply(total, self.operation(x), theta_id + theta_same, False)
-        if self.spec.kind == "none":
-            if self.identity is None:
-                return self.operation(x) if total is None else total
-            return _AddScaled.apply(total, self.identity(x), theta_id, False)
+            return _add_identity(total, x, self.operation, theta_id + theta_same)
         if self.identity is None:
-            output = _scaled(self.operation, self._norm, x, theta_same)
-        else:
-            is_learnt = isinstance(self.identity, Project)  # whose weights need the scaled gradient
-            x_same, x_id = (x, x) if is_learnt else _Fork.apply(x, theta_id)
-            output = _scaled(self.operation, self._norm, x_same, theta_same)
-            output = _AddScaled.apply(output, self.identity(x_id), theta_id, not is_learnt)
-        return output if total is None else total + output
+            return self.operation(x) if total is None else total
+        return _add_identity(total, x, self.identity, theta_id)
+
+    def _mix_operation(self, x: Tensor, theta_id: Tensor, theta_same: Tensor) -> Tensor:
+        if self.identity is None:
+            return _scaled(self.operation, self._norm, x, theta_same)
+        if self._norm is None or isinstance(self.identity, Project):
+            same = _scaled(self.operation, self._norm, x, theta_same)
+            return _add_identity(same, x, self.identity, theta_id)
+        window_of = self.spec.out_channels, self.spec.stride
+        if not x.requires_grad:  # the first edges of an architecture pass: no gradient goes further back
+            same = _scaled(self.operation, self._norm, x, theta_same)
+            return _AddScaled.apply(same, _window(x, *window_of), theta_id, False)
+        x, window = _Fork.apply(x, theta_id, *window_of)
+        return _AddScaled.apply(_scaled(self.operation, self._norm, x, theta_same), window, theta_id, True)
+
+
+def _scaled(operation: nn.Module, norm: str | None, x: Tensor, scale: Tensor) -> Tensor:
+    """`scale * operation(x)`, the scale folded into the BatchNorm named `norm`: no pass over the output."""
+    if norm is None:
+        return _Scale.apply(operation(x), scale)
+    names = (f"{norm}.weight", f"{norm}.bias")
+    folded = {name: operation.get_parameter(name) * scale for name in names}
+    return functional_call(operation, folded, (x,), tie_weights=False)
+
+
+def _add_identity(total: Tensor | None, x: Tensor, identity: nn.Module, scale: Tensor) -> Tensor:
+    """total + scale * identity(x), written over `total`, or a new tensor without one."""
+    if total is None:
+        return _Scale.apply(identity(x), scale)
+    if isinstance(identity, Pad):  # zeros need not be added
+        return _AddScaled.apply(total, _window(x, identity.out_channels, identity.stride), scale, False)
+    return _AddScaled.apply(total, identity(x), scale, False)
