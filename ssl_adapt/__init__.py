@@ -3,9 +3,9 @@
 Importing this package registers its backbones with timm.
 """
 
+import ssl_adapt.backbones.resnet  # noqa: F401 (registers with timm)
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
-from ssl_adapt.backbones import resnet as _resnet  # registers with timm
 from ssl_adapt.evaluation.knn import KnnProtocol, evaluate_knn
 from ssl_adapt.export import export_timm
 from ssl_adapt.objectives.simclr import nt_xent

@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Mapping
 from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import timm
 import torch
@@ -37,7 +37,7 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
     """
     if not getattr(model, "pretrained_cfg", None):
         raise ValueError(f"{type(model).__name__} was not built by timm.create_model, so it can't be loaded by it")
-    backbone = deepcopy(model).to("cpu", torch.float32).eval()
+    backbone: Any = deepcopy(model).to("cpu", torch.float32).eval()  # Any: timm's contract is not in nn.Module
     backbone.reset_classifier(0)
     config = _config(backbone, {**(extra_args or {}), **model_args(model)})
     folder = Path(folder)
@@ -45,16 +45,19 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     (partial / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    save_file({name: value.contiguous() for name, value in backbone.state_dict().items()}, partial / "model.safetensors")
+    save_file(
+        {name: value.contiguous() for name, value in backbone.state_dict().items()},
+        partial / "model.safetensors",
+    )
     _check(backbone, partial)
     shutil.rmtree(folder, ignore_errors=True)
     partial.rename(folder)
     return folder
 
 
-def _config(backbone: nn.Module, arguments: dict[str, Any]) -> dict[str, Any]:
+def _config(backbone: Any, arguments: dict[str, Any]) -> dict[str, Any]:
     if isinstance(backbone, Adaptable):
-        arguments["architecture"] = Architecture.of(backbone).to_dict()
+        arguments["architecture"] = Architecture.of(cast(nn.Module, backbone)).to_dict()
     cfg = {key: backbone.pretrained_cfg[key] for key in _CFG_KEYS if backbone.pretrained_cfg.get(key) is not None}
     return {
         "architecture": model_name(backbone),
@@ -65,7 +68,7 @@ def _config(backbone: nn.Module, arguments: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _check(backbone: nn.Module, folder: Path) -> None:
+def _check(backbone: Any, folder: Path) -> None:
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
     images = torch.randn(2, *backbone.pretrained_cfg["input_size"], generator=torch.Generator().manual_seed(0))
     expected, found = _features(_contiguous(backbone), images), _features(loaded, images)

@@ -163,9 +163,7 @@ def test_torchvision_files_are_read_without_network(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["cifar10", "fashion_mnist"])
-def test_a_failed_download_says_what_to_do(
-    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_download_says_what_to_do(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(CIFAR10, "url", "http://127.0.0.1:9/cifar-10-python.tar.gz")
     monkeypatch.setattr(FashionMNIST, "mirrors", ["http://127.0.0.1:9/"])

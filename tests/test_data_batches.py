@@ -46,9 +46,7 @@ def both_forms(tmp_path_factory: pytest.TempPathFactory) -> tuple[ImageSet, Imag
 
 
 def batches_of(image_set: ImageSet, order: torch.Tensor, *, workers: int, drop_last: bool) -> list[Batch]:
-    batches = iterate_batches(
-        image_set, order, batch_size=4, device="cpu", workers=workers, drop_last=drop_last
-    )
+    batches = iterate_batches(image_set, order, batch_size=4, device="cpu", workers=workers, drop_last=drop_last)
     return list(batches)
 
 
@@ -104,9 +102,7 @@ def test_batches_of_part_of_an_order_and_without_labels(both_forms: tuple[ImageS
 
 def test_batch_sizes_below_one_are_refused_at_once(both_forms: tuple[ImageSet, ImageSet]) -> None:
     with pytest.raises(ValueError, match=r"data\.batch_size=0"):
-        iterate_batches(
-            both_forms[0], torch.arange(3), batch_size=0, device="cpu", workers=0, drop_last=False
-        )
+        iterate_batches(both_forms[0], torch.arange(3), batch_size=0, device="cpu", workers=0, drop_last=False)
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -31,9 +31,7 @@ from ssl_adapt.data import load_image_splits
         ("tiny_imagenet", "no Tiny ImageNet in data/tiny-imagenet-200: unpack http://cs231n.stanford.edu/"),
     ],
 )
-def test_names_and_missing_roots(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str
-) -> None:
+def test_names_and_missing_roots(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, message: str) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(ValueError, match=message):
         load_image_splits(name, image_px=PX)
@@ -144,9 +142,7 @@ def test_a_tar_cut_anywhere_is_refused(tmp_path: Path) -> None:
 def test_a_compressed_tar_must_fit_in_memory(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "in")
     tgz = as_tgz(tmp_path / "in", tmp_path)
-    with pytest.raises(
-        ValueError, match=r"images.tgz is compressed and larger than the 99 bytes.*decompress"
-    ):
+    with pytest.raises(ValueError, match=r"images.tgz is compressed and larger than the 99 bytes.*decompress"):
         load_image_splits("folder", root=tgz, image_px=PX, memory_limit_bytes=99)
 
 
@@ -156,8 +152,7 @@ def test_a_compressed_tar_streams_while_it_fits(tmp_path: Path) -> None:
     limit = tgz.stat().st_size
     assert limit < 6 * 3 * 64 * 64
     held, streamed = (
-        load_image_splits("folder", root=tgz, image_px=64, memory_limit_bytes=bytes_).train
-        for bytes_ in (2**20, limit)
+        load_image_splits("folder", root=tgz, image_px=64, memory_limit_bytes=bytes_).train for bytes_ in (2**20, limit)
     )
     assert not isinstance(streamed.pixels, torch.Tensor)
     assert len(held) == 6

@@ -101,9 +101,7 @@ def test_damaged_bytes_give_pixels_or_the_name(tmp_path: Path, kind: str) -> Non
     for _ in range(60):
         content = np.frombuffer(file.getvalue(), dtype=np.uint8).copy()
         content[draw.integers(0, len(content), 3)] = draw.integers(0, 256, 3)
-        (tmp_path / "b.png").write_bytes(
-            content[: draw.integers(len(content) // 2, 2 * len(content))].tobytes()
-        )
+        (tmp_path / "b.png").write_bytes(content[: draw.integers(len(content) // 2, 2 * len(content))].tobytes())
         outcomes.append(images_or_message(tmp_path))
     images = [outcome for outcome in outcomes if isinstance(outcome, torch.Tensor)]
     messages = [outcome for outcome in outcomes if isinstance(outcome, str)]

@@ -17,9 +17,7 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 
 def random_images(count: int, *, px: int = 8) -> Tensor:
-    return torch.randint(
-        256, (count, 3, px, px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    return torch.randint(256, (count, 3, px, px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
 
 class Decoded:

@@ -156,9 +156,7 @@ def test_both_forms_of_sharing_are_one_override_away(sharing: str) -> None:
 
 
 def test_keys_below_model_args_are_free() -> None:
-    recipe = load_recipe(
-        ["recipe=debug", "model.args.width=4", "model.args.act.name=relu", "model.args.on=[1]"]
-    )
+    recipe = load_recipe(["recipe=debug", "model.args.width=4", "model.args.act.name=relu", "model.args.on=[1]"])
     assert recipe.model.args == {"width": 4, "act": {"name": "relu"}, "on": [1]}
 
 

@@ -106,8 +106,7 @@ ONE_PROBLEM = [
     ),
     (
         ["recipe=debug", "train.momentum=0.9"],
-        "train.momentum=0.9 has no meaning for train.optimizer=adamw: "
-        "set train.momentum=null or train.optimizer=sgd",
+        "train.momentum=0.9 has no meaning for train.optimizer=adamw: set train.momentum=null or train.optimizer=sgd",
     ),
     (
         ["recipe=debug", "train.epochs=2", "adapt.epochs=3"],
@@ -124,13 +123,11 @@ ONE_PROBLEM = [
     ),
     (
         ["recipe=debug", "adapt.anneal_epochs=1"],
-        "adapt.anneal_epochs=1 has no meaning for adapt.mode=hard: "
-        "set adapt.anneal_epochs=0 or adapt.mode=anneal",
+        "adapt.anneal_epochs=1 has no meaning for adapt.mode=hard: set adapt.anneal_epochs=0 or adapt.mode=anneal",
     ),
     (
         ["recipe=debug", "train.epochs=2", "train.warmup_epochs=3"],
-        "train.warmup_epochs=3 is longer than train.epochs=2: "
-        "lower train.warmup_epochs or raise train.epochs",
+        "train.warmup_epochs=3 is longer than train.epochs=2: lower train.warmup_epochs or raise train.epochs",
     ),
     (
         ["recipe=debug", "train.epochs=2", "run.stop_after_epochs=3"],
@@ -182,9 +179,7 @@ def test_adapt_keys_cannot_be_set_where_the_recipe_does_not_adapt(tmp_path: Path
     save_recipe(load_recipe(["recipe=debug", "adapt=null"]), path)
     [problem] = problems_of(f"recipe={path}", "adapt.epochs=3")
     reason = f"adapt.epochs cannot be set: recipe '{path}' has adapt: null (the original network)"
-    assert problem.startswith(
-        f"{reason}; take a recipe that adapts, such as quickstart, or give all keys at once"
-    )
+    assert problem.startswith(f"{reason}; take a recipe that adapts, such as quickstart, or give all keys at once")
 
 
 def test_several_problems_give_a_line_each() -> None:

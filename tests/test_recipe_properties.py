@@ -44,26 +44,18 @@ def test_yaml_values(text: str, value: object) -> None:
 
 KEYS = st.one_of(
     st.sampled_from(list(schema_keys())),
-    st.sampled_from(
-        ["recipe", "model.args.width", "model.args.a.b", "epochs", "train.", ".", "", "-h", "adapt.x"]
-    ),
+    st.sampled_from(["recipe", "model.args.width", "model.args.a.b", "epochs", "train.", ".", "", "-h", "adapt.x"]),
     st.text(max_size=8),
 )
 VALUES = st.one_of(
-    st.sampled_from(
-        ["null", "1", "2", "true", "1e-3", "0.5", "full", "cell", "adam", "folder", "auto", "threshold"]
-    ),
-    st.sampled_from(
-        ["[0.5, 0.9]", "[1, 1, 1]", "[]", "{}", "{a: 1}", "[1", "'", "&a [*a]", "!!int ''", "@", "<<"]
-    ),
+    st.sampled_from(["null", "1", "2", "true", "1e-3", "0.5", "full", "cell", "adam", "folder", "auto", "threshold"]),
+    st.sampled_from(["[0.5, 0.9]", "[1, 1, 1]", "[]", "{}", "{a: 1}", "[1", "'", "&a [*a]", "!!int ''", "@", "<<"]),
     st.integers().map(str),
     st.floats().map(repr),
     st.text(max_size=12),
 )
 SENSIBLE = st.one_of(
-    st.sampled_from(
-        ["adapt=null", "adapt.sharing=cell", "data.root=./x y", "run.dir='1e-3'", "model.args.a.b=[1]"]
-    ),
+    st.sampled_from(["adapt=null", "adapt.sharing=cell", "data.root=./x y", "run.dir='1e-3'", "model.args.a.b=[1]"]),
     st.integers(-1, 2**33).map("seed={}".format),
     st.floats(0, 1e9).map("train.lr={!r}".format),
     st.tuples(st.floats(0, 1), st.floats(0, 1)).map("views.crop_scale={0[0]!r}".format)

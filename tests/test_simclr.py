@@ -81,9 +81,7 @@ def test_projector_of_the_reference_recipe() -> None:
 @pytest.mark.parametrize("noise", [None, 0.3])
 @pytest.mark.parametrize(("pairs", "dim"), [(2, 3), (17, 8), (64, 32)])
 @pytest.mark.parametrize("other", [lightly, metric_learning])
-def test_equals_other_libraries(
-    other: Loss, pairs: int, dim: int, noise: float | None, temperature: float
-) -> None:
+def test_equals_other_libraries(other: Loss, pairs: int, dim: int, noise: float | None, temperature: float) -> None:
     proj_a, proj_b = (view.double() for view in random_pair(pairs, dim, noise=noise))
     value, gradient = value_and_gradient(ours, (3 * proj_a, proj_b), temperature)
     expected_value, expected_gradient = value_and_gradient(other, (3 * proj_a, proj_b), temperature)
@@ -117,9 +115,7 @@ def test_float64_equals_60_digits(noise: float, temperature: str) -> None:
     ("temperature", "allowed", "plain_loses"), [(0.02, 3e-5, 1e-2), (0.07, 1e-5, 4e-5), (0.5, 1e-5, 0.0)]
 )
 @pytest.mark.parametrize("noise", [1e-1, 1e-2])
-def test_float32_gradients_of_close_pairs(
-    noise: float, temperature: float, allowed: float, plain_loses: float
-) -> None:
+def test_float32_gradients_of_close_pairs(noise: float, temperature: float, allowed: float, plain_loses: float) -> None:
     pair = random_pair(128, 128, noise=noise)
     _, exact = value_and_gradient(ours, (pair[0].double(), pair[1].double()), temperature)
     assert relative_error(value_and_gradient(ours, pair, temperature)[1], exact) < allowed
@@ -204,9 +200,7 @@ def test_autocast_changes_nothing() -> None:
         assert (proj_a @ proj_b.T).dtype == torch.bfloat16
         value = ours(proj_a, proj_b, 0.1)
     assert torch.equal(value, expected)
-    gradients, expected_gradients = (
-        torch.autograd.grad(loss, (proj_a, proj_b)) for loss in (value, expected)
-    )
+    gradients, expected_gradients = (torch.autograd.grad(loss, (proj_a, proj_b)) for loss in (value, expected))
     assert all(map(torch.equal, gradients, expected_gradients))
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Literal, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +69,7 @@ class Zero(nn.Module):
         height, width = (-(-size // self.stride) for size in x.shape[-2:])
         return x.new_zeros(x.shape[0], self.out_channels, height, width)
 
-    def extra_repr(self) -> str:  # noqa: D102
+    def extra_repr(self) -> str:
         return f"out_channels={self.out_channels}, stride={self.stride}"
 
 
@@ -90,7 +90,7 @@ class Pad(nn.Module):
         x = x[:, : self.out_channels, :: self.stride, :: self.stride]
         return F.pad(x, (0, 0, 0, 0, 0, max(0, self.out_channels - self.in_channels)))
 
-    def extra_repr(self) -> str:  # noqa: D102
+    def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, stride={self.stride}"
 
 
@@ -141,7 +141,7 @@ class _AddScaled(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, y: Tensor, x: Tensor, scale: Tensor, scaled_by_fork: bool) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, y: Tensor, x: Tensor, scale: Tensor, scaled_by_fork: bool) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, scale)
         ctx.scaled_by_fork = scaled_by_fork
         ctx.mark_dirty(y)
@@ -165,7 +165,7 @@ class _Scale(torch.autograd.Function):
     """scale * x; the gradient of `scale` is an inner product."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor) -> Tensor:  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x: Tensor, scale: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         ctx.save_for_backward(x, scale)
         return x * scale.to(x.dtype)
 
@@ -185,7 +185,7 @@ class _Fork(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor, channels: int, stride: int):  # type: ignore[no-untyped-def, override]
+    def forward(ctx, x: Tensor, scale: Tensor, channels: int, stride: int):  # type: ignore[no-untyped-def]
         ctx.save_for_backward(scale)
         ctx.window = channels, stride
         return x.detach(), _window(x.detach(), channels, stride)
@@ -203,6 +203,19 @@ def _window(x: Tensor, channels: int, stride: int) -> Tensor:
     return x[:, :channels, ::stride, ::stride] if stride > 1 or channels < x.shape[1] else x
 
 
+# Typed names for the functions above.
+def _add_scaled(y: Tensor, x: Tensor, scale: Tensor, scaled_by_fork: bool) -> Tensor:
+    return cast(Tensor, _AddScaled.apply(y, x, scale, scaled_by_fork))
+
+
+def _scale(x: Tensor, scale: Tensor) -> Tensor:
+    return cast(Tensor, _Scale.apply(x, scale))
+
+
+def _fork(x: Tensor, scale: Tensor, channels: int, stride: int) -> tuple[Tensor, Tensor]:
+    return cast(tuple[Tensor, Tensor], _Fork.apply(x, scale, channels, stride))
+
+
 class MixedEdge(nn.Module):
     """theta_none * 0 + theta_id * x + theta_same * op(x).
 
@@ -212,9 +225,7 @@ class MixedEdge(nn.Module):
     Source: eq. 1 of the paper. The term of `none` is left out, as its value and its gradient are exactly 0.
     """
 
-    def __init__(
-        self, spec: EdgeSpec, operation: nn.Module, theta: nn.Parameter, shape_change: ShapeChange
-    ) -> None:
+    def __init__(self, spec: EdgeSpec, operation: nn.Module, theta: nn.Parameter, shape_change: ShapeChange) -> None:
         super().__init__()
         self.spec = spec
         self.operation = operation
@@ -236,7 +247,7 @@ class MixedEdge(nn.Module):
         if self.spec.kind == "identity":  # both candidates are the network's own shortcut
             return _add_identity(total, x, self.operation, theta_id + theta_same)
         if self.identity is None:
-            return self.operation(x) if total is None else total
+            return cast(Tensor, self.operation(x)) if total is None else total
         return _add_identity(total, x, self.identity, theta_id)
 
     def _mix_operation(self, x: Tensor, theta_id: Tensor, theta_same: Tensor) -> Tensor:
@@ -248,24 +259,24 @@ class MixedEdge(nn.Module):
         window_of = self.spec.out_channels, self.spec.stride
         if not x.requires_grad:  # the first edges of an architecture pass: no gradient goes further back
             same = _scaled(self.operation, self._norm, x, theta_same)
-            return _AddScaled.apply(same, _window(x, *window_of), theta_id, False)
-        x, window = _Fork.apply(x, theta_id, *window_of)
-        return _AddScaled.apply(_scaled(self.operation, self._norm, x, theta_same), window, theta_id, True)
+            return _add_scaled(same, _window(x, *window_of), theta_id, False)
+        x, window = _fork(x, theta_id, *window_of)
+        return _add_scaled(_scaled(self.operation, self._norm, x, theta_same), window, theta_id, True)
 
 
 def _scaled(operation: nn.Module, norm: str | None, x: Tensor, scale: Tensor) -> Tensor:
     """`scale * operation(x)`, the scale folded into the BatchNorm named `norm`: no pass over the output."""
     if norm is None:
-        return _Scale.apply(operation(x), scale)
+        return _scale(operation(x), scale)
     names = (f"{norm}.weight", f"{norm}.bias")
     folded = {name: operation.get_parameter(name) * scale for name in names}
-    return functional_call(operation, folded, (x,), tie_weights=False)
+    return cast(Tensor, functional_call(operation, folded, (x,), tie_weights=False))
 
 
 def _add_identity(total: Tensor | None, x: Tensor, identity: nn.Module, scale: Tensor) -> Tensor:
     """total + scale * identity(x), written over `total`, or a new tensor without one."""
     if total is None:
-        return _Scale.apply(identity(x), scale)
+        return _scale(identity(x), scale)
     if isinstance(identity, Pad):  # zeros need not be added
-        return _AddScaled.apply(total, _window(x, identity.out_channels, identity.stride), scale, False)
-    return _AddScaled.apply(total, identity(x), scale, False)
+        return _add_scaled(total, _window(x, identity.out_channels, identity.stride), scale, False)
+    return _add_scaled(total, identity(x), scale, False)

@@ -1,6 +1,7 @@
 """Operations that the backbones share."""
 
 from collections import OrderedDict
+from typing import cast
 
 from torch import Tensor, nn
 
@@ -16,7 +17,8 @@ def create_conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int
 
 def sum_edges(*edges: tuple[nn.Module, Tensor]) -> Tensor:
     """A node of the graph: the sum of edge(x) over (edge, x), in which `Zero` costs nothing."""
-    total, is_mixed = None, False
+    total: Tensor | None = None
+    is_mixed = False
     for edge, x in edges:
         if isinstance(edge, Zero):
             continue
@@ -28,5 +30,5 @@ def sum_edges(*edges: tuple[nn.Module, Tensor]) -> Tensor:
             is_mixed = False
     if total is None:  # every edge is none
         zero, x = edges[0]
-        total = zero(x)
+        return cast(Tensor, zero(x))
     return total

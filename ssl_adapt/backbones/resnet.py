@@ -7,7 +7,7 @@ from itertools import islice
 from typing import Any, Literal
 
 import torch.nn.functional as F
-from timm.layers import SelectAdaptivePool2d
+from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from timm.models import build_model_with_cfg, generate_default_cfgs, register_model
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from ssl_adapt.backbones.operations import create_conv_bn, sum_edges
 
 BlockName = Literal["basic", "bottleneck"]
 Shortcut = Literal["A", "B"]
+Edge = tuple[str, Kind, int, int, int]  # place, kind, input channels, output channels, stride
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
@@ -40,7 +41,7 @@ class BlockPlan:
 
 
 def plan_blocks(block: BlockName, layers: Sequence[int], width: int) -> list[BlockPlan]:
-    """The shapes of all blocks in forward order; stage s has `width * 2**s` channels and all but the first halve the size."""
+    """The shapes of all blocks in forward order: each stage but the first doubles the width and halves the size."""
     plans: list[BlockPlan] = []
     before_channels = in_channels = width
     before_stride = 1
@@ -72,8 +73,8 @@ class BasicBlock(nn.Module):
         return F.relu(sum_edges((self.conv2, hidden), (self.shortcut, x)))
 
     @staticmethod
-    def edges(plan: BlockPlan) -> Iterator[tuple[str, Kind, int, int, int]]:
-        """(place, kind, input channels, output channels, stride) of every edge but the shortcut."""
+    def edges(plan: BlockPlan) -> Iterator[Edge]:
+        """Every edge but the shortcut, in forward order."""
         yield "conv1", "operation", plan.in_channels, plan.width, plan.stride
         yield "conv2", "operation", plan.width, plan.out_channels, 1
 
@@ -104,8 +105,8 @@ class Bottleneck(nn.Module):
         return F.relu(sum_edges((self.conv3, hidden), (self.null3, before), (self.shortcut, x)))
 
     @staticmethod
-    def edges(plan: BlockPlan) -> Iterator[tuple[str, Kind, int, int, int]]:
-        """(place, kind, input channels, output channels, stride) of every edge but the shortcut."""
+    def edges(plan: BlockPlan) -> Iterator[Edge]:
+        """Every edge but the shortcut, in forward order."""
         before, stride = plan.before_channels, plan.before_stride * plan.stride
         yield "conv1", "operation", plan.in_channels, plan.width, 1
         yield "null1", "none", before, plan.width, plan.before_stride
@@ -115,7 +116,7 @@ class Bottleneck(nn.Module):
         yield "null3", "none", before, plan.out_channels, stride
 
 
-BLOCKS = {"basic": BasicBlock, "bottleneck": Bottleneck}
+BLOCKS: dict[BlockName, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
 class ResNet(nn.Module):
@@ -152,9 +153,9 @@ class ResNet(nn.Module):
         architecture: Architecture | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.model_args = {
-            "block": block, "layers": list(layers), "width": width, "shortcut": shortcut, "in_chans": in_chans
-        }  # fmt: skip
+        self.block = block
+        self.model_args = {"block": block, "layers": list(layers), "width": width, "shortcut": shortcut}
+        self.model_args |= {"in_chans": in_chans}
         self.plans = plan_blocks(block, layers, width)
         self.stem = create_conv_bn(in_chans, width, 3)
         self.stages = [f"layer{stage + 1}" for stage in range(len(layers))]
@@ -180,15 +181,14 @@ class ResNet(nn.Module):
 
     def edge_specs(self) -> list[EdgeSpec]:
         """The edges, in the order in which the forward pass meets them."""
-        block = BLOCKS[self.model_args["block"]]
         specs = []
         for plan in self.plans:
             cell_type = "reduction" if plan.changes_shape else "normal"
-            learnt = plan.changes_shape and self.model_args["shortcut"] == "B"
-            kind: Kind = "operation" if learnt else "identity"
-            shortcut = ("shortcut", kind, plan.in_channels, plan.out_channels, plan.stride)
-            for place, *shape in (*block.edges(plan), shortcut):
-                specs.append(EdgeSpec(f"{plan.name}.{place}", *shape, plan.name, cell_type, place))
+            is_learnt = plan.changes_shape and self.model_args["shortcut"] == "B"
+            kind: Kind = "operation" if is_learnt else "identity"
+            shortcut: Edge = ("shortcut", kind, plan.in_channels, plan.out_channels, plan.stride)
+            for edge in (*BLOCKS[self.block].edges(plan), shortcut):
+                specs.append(EdgeSpec(f"{plan.name}.{edge[0]}", *edge[1:], plan.name, cell_type, edge[0]))
         return specs
 
     def forward_features(self, x: Tensor) -> Tensor:
@@ -226,7 +226,7 @@ class ResNet(nn.Module):
         """
         if output_fmt != "NCHW":
             raise ValueError(f"output_fmt={output_fmt!r}: a ResNet has 'NCHW' outputs only")
-        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        wanted, last = feature_take_indices(len(self.feature_info), _as_list(indices))
         outputs = list(islice(self._outputs(x), last + 1 if stop_early else None))
         intermediates = [output for index, output in enumerate(outputs) if index in wanted]
         return intermediates if intermediates_only else (outputs[-1], intermediates)
@@ -244,7 +244,7 @@ class ResNet(nn.Module):
         self, indices: int | Sequence[int] = 1, prune_norm: bool = False, prune_head: bool = True
     ) -> list[int]:
         """Drop the stages after the last wanted output and, with `prune_head`, the classifier; the indices kept."""
-        wanted, last = feature_take_indices(len(self.feature_info), indices)
+        wanted, last = feature_take_indices(len(self.feature_info), _as_list(indices))
         for stage in self.stages[last:]:
             delattr(self, stage)
         self.stages = self.stages[:last]
@@ -276,6 +276,10 @@ class ResNet(nn.Module):
         """
         if enable:
             raise ValueError("gradient checkpointing is not available for this ResNet")
+
+
+def _as_list(indices: int | Sequence[int] | None) -> int | list[int] | None:
+    return list(indices) if isinstance(indices, Sequence) else indices
 
 
 def _create_shortcut(plan: BlockPlan, shortcut: Shortcut) -> nn.Module:
@@ -312,7 +316,9 @@ def load_torchvision_weights(model: ResNet, state_dict: Mapping[str, Tensor]) ->
     """
     fitting = rename_torchvision_weights(state_dict, model)
     if not fitting:
-        raise ValueError("none of these weights fits: give the state dict of a torchvision or timm ResNet of this depth")
+        raise ValueError(
+            "none of these weights fits: give the state dict of a torchvision or timm ResNet of this depth"
+        )
     return list(model.load_state_dict(fitting, strict=False).missing_keys)
 
 
@@ -337,9 +343,7 @@ default_cfgs = generate_default_cfgs({"resnet20": _cfg(), "resnet50_cifar": _cfg
 def _create_resnet(variant: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> ResNet:
     stages = len(kwargs.get("layers", defaults["layers"]))
     feature_cfg = {"out_indices": tuple(range(stages + 1)), "feature_cls": "getter"}
-    model: ResNet = build_model_with_cfg(
-        ResNet, variant, pretrained, feature_cfg=feature_cfg, **(defaults | kwargs)
-    )
+    model: ResNet = build_model_with_cfg(ResNet, variant, pretrained, feature_cfg=feature_cfg, **(defaults | kwargs))
     return model
 
 

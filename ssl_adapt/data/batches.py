@@ -49,17 +49,11 @@ def iterate_batches(
     """
     if batch_size < 1:
         raise ValueError(f"data.batch_size={batch_size}: type a number of at least 1")
-    chunks = [
-        chunk
-        for chunk in order.split(batch_size)
-        if len(chunk) == batch_size or (len(chunk) and not drop_last)
-    ]
+    chunks = [chunk for chunk in order.split(batch_size) if len(chunk) == batch_size or (len(chunk) and not drop_last)]
     return _batches(image_set, chunks, torch.device(device), workers)
 
 
-def _batches(
-    image_set: ImageSet, chunks: list[Tensor], device: torch.device, workers: int
-) -> Iterator[Batch]:
+def _batches(image_set: ImageSet, chunks: list[Tensor], device: torch.device, workers: int) -> Iterator[Batch]:
     on_gpu = device.type == "cuda"
     if isinstance(image_set.pixels, Tensor):
         batches = _select(image_set.pixels, chunks, pin_memory=on_gpu)
@@ -77,9 +71,7 @@ def _select(pixels: Tensor, chunks: list[Tensor], *, pin_memory: bool) -> Iterat
         yield torch.index_select(pixels, 0, indices, out=images)
 
 
-def _decode(
-    dataset: ImageDataset, chunks: list[Tensor], workers: int, *, pin_memory: bool
-) -> Iterator[Tensor]:
+def _decode(dataset: ImageDataset, chunks: list[Tensor], workers: int, *, pin_memory: bool) -> Iterator[Tensor]:
     loader = DataLoader(
         cast(Dataset[Tensor], dataset),
         batch_sampler=[indices.tolist() for indices in chunks],

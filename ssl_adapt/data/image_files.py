@@ -45,9 +45,7 @@ class FolderFiles:
         return path.read_bytes() if path.is_file() else None
 
     def all_names(self) -> list[str]:
-        return sorted(
-            path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file()
-        )
+        return sorted(path.relative_to(self.root).as_posix() for path in self.root.rglob("*") if path.is_file())
 
 
 @dataclass(frozen=True)
@@ -111,9 +109,7 @@ def open_image_files(root: Path, *, memory_limit_bytes: int) -> ImageFiles:
         found, _ = find_images_and_targets(str(root), types=IMG_EXTENSIONS, sort=False)
         return FolderFiles(root, _image_names(Path(path).relative_to(root).as_posix() for path, _ in found))
     if not root.exists():
-        raise ValueError(
-            f"data.root={root} does not exist: type the path of a folder of images or of a tar of one"
-        )
+        raise ValueError(f"data.root={root} does not exist: type the path of a folder of images or of a tar of one")
     try:
         members = _index_tar(root, memory_limit_bytes)
     except (tarfile.TarError, EOFError, OSError, zlib.error, lzma.LZMAError) as error:
@@ -165,7 +161,6 @@ def _image_names(names: Iterable[str]) -> tuple[str, ...]:
         sorted(
             name
             for name in names
-            if name.lower().endswith(IMG_EXTENSIONS)
-            and not any(part.startswith(".") for part in name.split("/"))
+            if name.lower().endswith(IMG_EXTENSIONS) and not any(part.startswith(".") for part in name.split("/"))
         )
     )

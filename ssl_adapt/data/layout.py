@@ -61,9 +61,7 @@ def find_layout(files: ImageFiles, *, held_out: tuple[str, ...] = _HELD_OUT) -> 
         layout = Layout(_classes(root, top, files.names), None)
     else:
         train = _classes(root, f"{top}train/", groups["train"])
-        layout = Layout(
-            train, _held_out_classes(files, f"{top}{present[0]}/", groups[present[0]]) if present else None
-        )
+        layout = Layout(train, _held_out_classes(files, f"{top}{present[0]}/", groups[present[0]]) if present else None)
     _check(root, layout)
     return layout
 
@@ -97,18 +95,14 @@ def _held_out_classes(files: ImageFiles, folder: str, names: list[str]) -> Class
     class_of = dict(line.split("\t")[:2] for line in annotations.decode().splitlines() if "\t" in line)
     unknown = [name for name in names if posixpath.basename(name) not in class_of]
     if unknown:
-        raise ValueError(
-            f"{folder}{_ANNOTATIONS} in data.root={files.root} has no line for {unknown[0]!r}: add it"
-        )
+        raise ValueError(f"{folder}{_ANNOTATIONS} in data.root={files.root} has no line for {unknown[0]!r}: add it")
     return {name: class_of[posixpath.basename(name)] for name in names}
 
 
 def _check(root: Path, layout: Layout) -> None:
     train, test = layout
     if len(train) < 2:
-        raise ValueError(
-            f"data.root={root} holds one image for training ({next(iter(train))!r}): give it at least two"
-        )
+        raise ValueError(f"data.root={root} holds one image for training ({next(iter(train))!r}): give it at least two")
     if test is None:
         return
     train_labels, test_labels = set(train.values()), set(test.values())

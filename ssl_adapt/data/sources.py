@@ -91,11 +91,7 @@ def _find_collection(name: str, root: Path | None, image_px: int, memory_limit_b
         own_files = (root or _DOWNLOAD_ROOT) / _TORCHVISION[name][1]
         # Without a root given, images of other collections may well lie in the default one; a missing tar is
         # an error, where a missing folder is made and filled.
-        if (
-            root is not None
-            and not own_files.exists()
-            and (root.exists() or root.name.endswith(_TAR_ENDINGS))
-        ):
+        if root is not None and not own_files.exists() and (root.exists() or root.name.endswith(_TAR_ENDINGS)):
             files = open_image_files(root, memory_limit_bytes=memory_limit_bytes)
             if files.names or root.is_file():
                 return _files(files, image_px)
@@ -120,9 +116,7 @@ def _files(files: ImageFiles, image_px: int, held_out: tuple[str, ...] = ("test"
 
     def labelled(split: Classes) -> _Labelled:
         images = FileImages(files, tuple(split), image_px)
-        return _Labelled(
-            images, torch.tensor([index_of[c] for c in split.values() if c]) if classes else None
-        )
+        return _Labelled(images, torch.tensor([index_of[c] for c in split.values() if c]) if classes else None)
 
     return _Collection(classes, labelled(layout.train), labelled(layout.test) if layout.test else None)
 
@@ -162,9 +156,7 @@ def _torchvision(name: str, root: Path, image_px: int) -> _Collection:
             "data.name=digits needs no download"
         ) from None
     train, test = (
-        _Labelled(
-            ArrayImages(np.asarray(split.data), image_px), torch.as_tensor(split.targets, dtype=torch.int64)
-        )
+        _Labelled(ArrayImages(np.asarray(split.data), image_px), torch.as_tensor(split.targets, dtype=torch.int64))
         for split in splits
     )
     return _Collection(tuple(splits[0].classes), train, test)

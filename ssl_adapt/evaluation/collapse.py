@@ -43,7 +43,5 @@ def _checked(features: Tensor) -> Tensor:
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"features have shape {tuple(features.shape)}; pass (N, D) with N and D at least 1")
     if not features.isfinite().all():
-        raise ValueError(
-            "features are not finite; look for a diverged loss or a wrong normalisation of the images"
-        )
+        raise ValueError("features are not finite; look for a diverged loss or a wrong normalisation of the images")
     return features.detach().to("cpu", torch.float64)

@@ -12,8 +12,7 @@ from ssl_adapt.data import ImageSet, iterate_batches
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Float32 images (B, C, H, W): uint8 ones over 255, minus the mean and over the std of each channel."""
     channel_mean, channel_std = (
-        torch.tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1)
-        for values in (mean, std)
+        torch.tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1) for values in (mean, std)
     )
     return (images.float() / 255 - channel_mean) / channel_std
 
@@ -62,9 +61,7 @@ def extract_features(
     if len(image_set) == 0:
         raise ValueError("the set of images is empty; pass one with at least 1 image")
     order = torch.arange(len(image_set))
-    batches = iterate_batches(
-        image_set, order, batch_size=batch_size, device=device, workers=workers, drop_last=False
-    )
+    batches = iterate_batches(image_set, order, batch_size=batch_size, device=device, workers=workers, drop_last=False)
     mode = evaluation_mode(network) if isinstance(network, nn.Module) else nullcontext()
     features = []
     # no_grad, as inference_mode would leave tensors that refuse to train in what a module caches

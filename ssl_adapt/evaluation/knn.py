@@ -44,13 +44,9 @@ class KnnProtocol:
         if self.k < 1:
             raise ValueError(f"kNN needs k >= 1, got {self.k}; the SimCLR protocol uses 200")
         if self.weighting == "exp" and not (self.temperature is not None and self.temperature > 0):
-            raise ValueError(
-                f"weighting 'exp' needs a temperature > 0, got {self.temperature}; SimCLR uses 0.5"
-            )
+            raise ValueError(f"weighting 'exp' needs a temperature > 0, got {self.temperature}; SimCLR uses 0.5")
         if self.weighting == "majority" and self.temperature is not None:
-            raise ValueError(
-                f"a majority vote has no temperature, got {self.temperature}; set it to None (null)"
-            )
+            raise ValueError(f"a majority vote has no temperature, got {self.temperature}; set it to None (null)")
 
     @classmethod
     def preset(cls, name: str) -> "KnnProtocol":
@@ -148,9 +144,7 @@ def evaluate_knn(
             "extract both with the same network"
         )
     if protocol.k > len(bank):
-        raise ValueError(
-            f"k is {protocol.k} but the bank holds {len(bank)} features; set k to at most {len(bank)}"
-        )
+        raise ValueError(f"k is {protocol.k} but the bank holds {len(bank)} features; set k to at most {len(bank)}")
 
     hits = _find_hits(bank, bank_labels, queries, query_labels, protocol)
     seen = torch.cat([bank_labels, query_labels]).unique().tolist()
@@ -174,9 +168,7 @@ def _find_hits(
     index = _create_index(bank, protocol.k)
     classes, bank_classes = bank_labels.unique(return_inverse=True)
     hits = []
-    for chunk, labels in zip(
-        queries.split(QUERIES_PER_SEARCH), query_labels.split(QUERIES_PER_SEARCH), strict=True
-    ):
+    for chunk, labels in zip(queries.split(QUERIES_PER_SEARCH), query_labels.split(QUERIES_PER_SEARCH), strict=True):
         cosines, neighbours = index.search(chunk.numpy(), protocol.k)
         votes = _count_votes(
             torch.from_numpy(cosines).double(),
@@ -225,9 +217,7 @@ def _checked(what: str, features: Tensor, labels: Tensor, class_count: int | Non
         ValueError: If they cannot be evaluated; ``what`` is their name in the message.
     """
     if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(
-            f"{what} features have shape {tuple(features.shape)}; pass (N, D) with N and D at least 1"
-        )
+        raise ValueError(f"{what} features have shape {tuple(features.shape)}; pass (N, D) with N and D at least 1")
     if labels.shape != features.shape[:1]:
         raise ValueError(
             f"there are {len(features)} {what} features and labels of shape {tuple(labels.shape)}; "

@@ -80,5 +80,10 @@ class FeatureMonitor:
         assert self.bank.labels is not None
         assert query_set.labels is not None
         return evaluate_knn(
-            bank, self.bank.labels, queries, query_set.labels, self.protocol, class_count=len(self.bank.classes)
+            bank,
+            self.bank.labels,
+            queries,
+            query_set.labels,
+            self.protocol,
+            class_count=len(self.bank.classes),
         )

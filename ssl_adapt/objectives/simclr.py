@@ -50,9 +50,7 @@ def nt_xent(proj_a: Tensor, proj_b: Tensor, *, temperature: float) -> Tensor:
         )
     pairs = len(proj_a)
     if pairs < 2:
-        raise ValueError(
-            f"NT-Xent got {pairs} pair(s) and so no negatives; pass a batch of at least 2 images"
-        )
+        raise ValueError(f"NT-Xent got {pairs} pair(s) and so no negatives; pass a batch of at least 2 images")
     if not temperature > 0:
         raise ValueError(f"temperature must be positive, got {temperature}; SimCLR uses 0.5 on CIFAR-10")
 

@@ -64,9 +64,7 @@ def _split_arguments(arguments: Sequence[str]) -> dict[str, str]:
     for argument in arguments:
         key, equals, text = argument.partition("=")
         if not equals:
-            problems.append(
-                f"argument {shown(argument)} has no '=': type recipe=NAME or key=value; --help lists them"
-            )
+            problems.append(f"argument {shown(argument)} has no '=': type recipe=NAME or key=value; --help lists them")
         elif key in texts:
             problems.append(f"{shown(key)} is given twice: keep one of them")
         elif key != "recipe" and find_key(key) is None:
@@ -93,9 +91,7 @@ def _parse_overrides(texts: dict[str, str]) -> dict[str, Any]:
         try:
             values[key] = parse_yaml(text)
         except ValueError as error:
-            problems.append(
-                f"{key}: {shown(text)} is not a YAML value: {error}; quotes make it text: {key}=\"'...'\""
-            )
+            problems.append(f"{key}: {shown(text)} is not a YAML value: {error}; quotes make it text: {key}=\"'...'\"")
     if problems:
         raise ValueError("\n".join(problems))
     return values

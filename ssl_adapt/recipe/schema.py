@@ -62,9 +62,7 @@ class DataSection(Section):
     )
     image_px: Count = Field(description="side of the square images that the network sees, in pixels")
     batch_size: BatchSize = Field(description="images in a batch, each seen in two views; assumed")
-    workers: CountOrZero = Field(
-        default=4, description="processes that decode images; only used when streaming"
-    )
+    workers: CountOrZero = Field(default=4, description="processes that decode images; only used when streaming")
     mean: ChannelMean = Field(description="subtracted from red, green, blue in [0, 1]")
     std: ChannelStd = Field(description="divides red, green, blue after data.mean is subtracted")
 
@@ -78,9 +76,7 @@ class DataSection(Section):
 class ViewsSection(Section):
     """The random augmentation that turns an image into a view."""
 
-    crop_scale: CropScale = Field(
-        description="smallest and largest area of the crop, as a share of the image"
-    )
+    crop_scale: CropScale = Field(description="smallest and largest area of the crop, as a share of the image")
     crop_ratio: CropRatio = Field(description="smallest and largest width / height of the crop")
     antialias: bool = Field(description="low-pass filter where a crop is made smaller, as PIL does")
     flip_p: Probability = Field(description="probability of a horizontal flip")
@@ -122,17 +118,13 @@ class TrainSection(Section):
     )
     optimizer: Literal["adam", "adamw", "sgd"] = Field(description="optimiser of the weights")
     lr: Positive = Field(description="peak learning rate of the weights")
-    momentum: Fraction | None = Field(
-        default=None, description="momentum; given if and only if train.optimizer=sgd"
-    )
+    momentum: Fraction | None = Field(default=None, description="momentum; given if and only if train.optimizer=sgd")
     weight_decay: PositiveOrZero = Field(description="weight decay of the weights")
     schedule: Literal["constant", "cosine"] = Field(
         description="learning rate after the warm-up: constant, or a cosine down to 0 at the end"
     )
     warmup_epochs: CountOrZero = Field(description="epochs in which the learning rate rises linearly from 0")
-    clip_grad_norm: Positive | None = Field(
-        description="largest norm of the weights' gradient; null means off"
-    )
+    clip_grad_norm: Positive | None = Field(description="largest norm of the weights' gradient; null means off")
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 autocast on a GPU, float32 on a CPU"
     )
@@ -162,9 +154,7 @@ class AdaptSection(Section):
     theta_batch: Literal["same", "next"] = Field(
         description="theta step on the batch of the weights' step or on the next one; assumed"
     )
-    theta_updates_bn: bool = Field(
-        description="whether the theta pass moves BatchNorm's running statistics; assumed"
-    )
+    theta_updates_bn: bool = Field(description="whether the theta pass moves BatchNorm's running statistics; assumed")
     shape_change: Literal["pad", "project", "forbid"] = Field(
         description="the identity where an edge changes the shape: pad: subsample and zero-pad or slice, "
         "no parameters; project: learnt; forbid: no such candidate; assumed"
@@ -177,15 +167,11 @@ class AdaptSection(Section):
         description="theta_id above which a none edge becomes the identity under adapt.none_rule=threshold"
     )
     mode: Literal["hard", "anneal"] = Field(
-        description="hard: fix at the end of the stage; "
-        "anneal: theta first moves linearly to its one-hot target"
+        description="hard: fix at the end of the stage; anneal: theta first moves linearly to its one-hot target"
     )
-    anneal_epochs: CountOrZero = Field(
-        description="epochs of annealing after the stage; 0 with adapt.mode=hard"
-    )
+    anneal_epochs: CountOrZero = Field(description="epochs of annealing after the stage; 0 with adapt.mode=hard")
     scale: Literal["one", "fold"] = Field(
-        description="scale of a kept operation: one: theta is dropped; "
-        "fold: theta goes into its BatchNorm; assumed"
+        description="scale of a kept operation: one: theta is dropped; fold: theta goes into its BatchNorm; assumed"
     )
 
     @model_validator(mode="after")
@@ -197,8 +183,7 @@ class AdaptSection(Section):
             )
         if self.mode == "anneal" and self.anneal_epochs == 0:
             raise ValueError(
-                "adapt.mode=anneal needs epochs to anneal in: "
-                "set adapt.anneal_epochs=1 or more, or adapt.mode=hard"
+                "adapt.mode=anneal needs epochs to anneal in: set adapt.anneal_epochs=1 or more, or adapt.mode=hard"
             )
         return self
 
@@ -207,8 +192,7 @@ class KnnSection(Section):
     """The evaluation on frozen features by nearest neighbours."""
 
     every_epochs: CountOrZero = Field(
-        description="evaluate every so many epochs and at the end; "
-        "0: only at the start of the fix and at the end"
+        description="evaluate every so many epochs and at the end; 0: only at the start of the fix and at the end"
     )
     k: Count = Field(description="neighbours that vote")
     temperature: Positive = Field(description="votes weigh exp(cosine / temperature) under knn.weighting=exp")
@@ -249,9 +233,7 @@ class Recipe(Section):
                 "lower train.warmup_epochs or raise train.epochs"
             )
         if self.adapt is not None and self.adapt.epochs + self.adapt.anneal_epochs > epochs:
-            annealing = (
-                f" with adapt.anneal_epochs={self.adapt.anneal_epochs}" if self.adapt.anneal_epochs else ""
-            )
+            annealing = f" with adapt.anneal_epochs={self.adapt.anneal_epochs}" if self.adapt.anneal_epochs else ""
             problems.append(
                 f"adapt.epochs={self.adapt.epochs}{annealing} does not fit into train.epochs={epochs}: "
                 "lower adapt.epochs or raise train.epochs"

@@ -75,9 +75,7 @@ Jitter = Annotated[
     Tuple,
     Expected("four numbers >= 0, the last at most 0.5"),
 ]
-ChannelMean = Annotated[
-    tuple[Probability, Probability, Probability], Tuple, Expected("three numbers from 0 to 1")
-]
+ChannelMean = Annotated[tuple[Probability, Probability, Probability], Tuple, Expected("three numbers from 0 to 1")]
 ChannelStd = Annotated[tuple[Positive, Positive, Positive], Tuple, Expected("three numbers > 0")]
 Betas = Annotated[tuple[Fraction, Fraction], Tuple, Expected("two numbers from 0 to below 1")]
 Trackers = Annotated[

@@ -28,7 +28,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch raises many kinds for a damaged file
-        raise ValueError(f"the checkpoint {path} is damaged ({type(error).__name__}); start in another run.dir") from error
+        raise ValueError(
+            f"the checkpoint {path} is damaged ({type(error).__name__}); start in another run.dir"
+        ) from error
     if state.get("version") != VERSION:
         raise ValueError(f"the checkpoint {path} has version {state.get('version')}; this release reads {VERSION}")
     return state

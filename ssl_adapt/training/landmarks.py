@@ -54,7 +54,10 @@ def tell_plan(log: RunLog, recipe: Recipe, learner: Learner, monitor: FeatureMon
     parameters, macs = _plain_cost(recipe)
     rows = [
         ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
-        ("data", f"{data.name} at {px} px, batch {data.batch_size}, {stages.steps_per_epoch:,} steps an epoch"),
+        (
+            "data",
+            f"{data.name} at {px} px, batch {data.batch_size}, {stages.steps_per_epoch:,} steps an epoch",
+        ),
         (
             "network",
             f"{recipe.model.name}: {parameters:,} parameters, {macs:,} multiply-adds; "

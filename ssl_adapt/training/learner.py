@@ -101,15 +101,13 @@ class Learner:
         return nt_xent(proj_a, proj_b, temperature=self.recipe.objective.temperature)
 
 
-def create_learner(
-    recipe: Recipe, accelerator: Accelerator, architecture: Mapping[str, Any] | None = None
-) -> Learner:
+def create_learner(recipe: Recipe, accelerator: Accelerator, architecture: Mapping[str, Any] | None = None) -> Learner:
     """A fresh learner; `architecture` is that of a run that goes on after its fix.
 
     Raises:
         ValueError: if timm does not know the model, or it cannot be adapted.
     """
-    network = create_network(recipe).to(accelerator.device, memory_format=torch.channels_last)
+    network = create_network(recipe).to(accelerator.device).to(memory_format=torch.channels_last)
     adaptation = theta_optimizer = None
     if architecture is not None:
         apply_architecture(network.backbone, Architecture.from_dict(architecture))
@@ -131,7 +129,7 @@ def create_network(recipe: Recipe) -> SimclrNetwork:
     px = recipe.data.image_px
     cfg = {"input_size": (3, px, px), "mean": recipe.data.mean, "std": recipe.data.std, "crop_pct": 1.0}
     try:
-        backbone = timm.create_model(
+        backbone: Any = timm.create_model(
             recipe.model.name, num_classes=0, pretrained_cfg_overlay=cfg, **recipe.model.args
         )
     except (RuntimeError, TypeError) as error:
@@ -153,9 +151,7 @@ def create_adaptation(backbone: nn.Module, adapt: AdaptSection) -> Adaptation:
     )
 
 
-def create_weight_optimizer(
-    parameters: Iterable[nn.Parameter], train: TrainSection, device: torch.device
-) -> Optimizer:
+def create_weight_optimizer(parameters: Iterable[nn.Parameter], train: TrainSection, device: torch.device) -> Optimizer:
     """Adam, AdamW or SGD with momentum; fused kernels on a GPU (not run on a GPU)."""
     fused = device.type == "cuda"
     if train.optimizer == "sgd":

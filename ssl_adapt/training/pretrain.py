@@ -12,10 +12,6 @@ from ssl_adapt.data import Batch, ImageSet, epoch_order, iterate_batches, load_i
 from ssl_adapt.export import export_timm
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.checkpoint import random_state, set_random_state
-from ssl_adapt.training.learner import create_learner
-from ssl_adapt.training.run_folder import RunFolder
-from ssl_adapt.training.run_log import RunLog
-from ssl_adapt.training.schedules import Stages, lr_at_step, plan_stages
 from ssl_adapt.training.landmarks import (
     create_monitor,
     tell_baselines,
@@ -24,6 +20,10 @@ from ssl_adapt.training.landmarks import (
     tell_plan,
     tell_result,
 )
+from ssl_adapt.training.learner import create_learner
+from ssl_adapt.training.run_folder import RunFolder
+from ssl_adapt.training.run_log import RunLog
+from ssl_adapt.training.schedules import Stages, lr_at_step, plan_stages
 from ssl_adapt.views import SimclrViews, ViewSettings
 
 
@@ -36,9 +36,7 @@ def pretrain(recipe: Recipe) -> Path | None:
     """
     folder = RunFolder(recipe)
     accelerator = create_accelerator(recipe)
-    train_set, test_set = load_image_splits(
-        recipe.data.name, root=recipe.data.root, image_px=recipe.data.image_px
-    )
+    train_set, test_set = load_image_splits(recipe.data.name, root=recipe.data.root, image_px=recipe.data.image_px)
     stages = create_stages(recipe, len(train_set))
     monitor = create_monitor(recipe, train_set, test_set, stages, accelerator.device)
     torch.manual_seed(recipe.seed)

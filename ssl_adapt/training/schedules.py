@@ -31,7 +31,7 @@ class Stages:
         return -(-self.total_steps // self.steps_per_epoch)
 
     def name_at_step(self, step: int) -> str:
-        """"architecture", "anneal" or "network"."""
+        """ "architecture", "anneal" or "network"."""
         if step < self.architecture_steps:
             return "architecture"
         return "anneal" if step < self.fix_step else "network"
@@ -51,7 +51,9 @@ def plan_stages(
     if max_steps is not None and max_steps < total:
         stages = sum(length > 0 for length in lengths)
         if max_steps < stages:
-            raise ValueError(f"train.max_steps={max_steps} is too short for {stages} stages: set it to {stages} or more")
+            raise ValueError(
+                f"train.max_steps={max_steps} is too short for {stages} stages: set it to {stages} or more"
+            )
         steps = _shrink(steps, max_steps)
     return Stages(steps_per_epoch, steps[0], steps[1], sum(steps))
 

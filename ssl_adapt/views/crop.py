@@ -166,9 +166,7 @@ class RandomResizedCropFlip(GeometricAugmentationBase2D):
         self._param_generator = CropFlipGenerator(scale, ratio, flip_p)
         self.flags = {"size_px": size_px, "antialias": antialias}
 
-    def compute_transformation(
-        self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]
-    ) -> Tensor:
+    def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
         """Returns (B, 3, 3): pixel centres (x, y, 1) of the input to those of the output."""
         box = params["box"].to(input.device, input.dtype, non_blocking=True)
         flip = params["flip"].to(input.device, non_blocking=True)
