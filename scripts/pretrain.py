@@ -15,7 +15,8 @@ def main() -> None:
 
         pretrain(recipe)
     except (ValueError, FloatingPointError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

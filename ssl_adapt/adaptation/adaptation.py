@@ -28,7 +28,7 @@ START = (0.0, 0.0, 1.0)  # at which the mixed network is the plain one, bit for 
 
 @dataclass(frozen=True)
 class EdgeState:
-    """What an edge's theta says now: for tables and logs."""
+    """What an edge's theta says: for tables and logs. While annealing it is the theta that annealing began with."""
 
     spec: EdgeSpec
     theta: tuple[float, float, float]
@@ -119,8 +119,9 @@ class Adaptation:
             _set_trainable(weights, True)
 
     def states(self) -> list[EdgeState]:
-        """Every edge with its theta and the choice that it means now, in forward order."""
-        values = {group: cast(tuple[float, float, float], tuple(t.tolist())) for group, t in self.theta.items()}
+        """Every edge with its theta and the choice that it means, in forward order."""
+        deciding = self._anneal_start or self.theta
+        values = {group: cast(tuple[float, float, float], tuple(t.tolist())) for group, t in deciding.items()}
         return [
             EdgeState(spec, theta := values[self._group_of[spec.name]], self._choice(spec, theta))
             for spec in self.edges
@@ -163,7 +164,7 @@ class Adaptation:
         for state in self.states():
             spec, edge = state.spec, self._mixed[state.spec.name]
             if scale == "fold" and state.choice == "original":
-                _fold(edge.operation, state.theta[SAME])
+                _fold(edge.operation, self.theta[self._group_of[spec.name]][SAME])
             module = chosen_module(spec, edge.operation, state.choice, self.shape_change, edge.identity)
             replace_module(self.model, spec.name, module)
         self._mixed = {}
@@ -217,7 +218,7 @@ def _group_name(spec: EdgeSpec, sharing: Sharing) -> str:
     return spec.name if sharing == "full" else f"{spec.cell_type}.{spec.place}"
 
 
-def _fold(operation: nn.Module, scale: float) -> None:
+def _fold(operation: nn.Module, scale: Tensor) -> None:
     norm = last_norm_name(operation)
     if norm is not None:
         with torch.no_grad():

@@ -1,10 +1,8 @@
 """ResNets for small images that declare their edges: `resnet20` and `resnet50_cifar`."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
 import torch.nn.functional as F
 from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
@@ -13,110 +11,17 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
-from ssl_adapt.adaptation.edge import EdgeSpec, Kind, Pad, Zero
-from ssl_adapt.backbones.operations import create_conv_bn, sum_edges
-
-BlockName = Literal["basic", "bottleneck"]
-Shortcut = Literal["A", "B"]
-Edge = tuple[str, Kind, int, int, int]  # place, kind, input channels, output channels, stride
-EXPANSION = {"basic": 1, "bottleneck": 4}
-
-
-@dataclass(frozen=True)
-class BlockPlan:
-    """Shapes of one block: what enters from the previous block (x) and from the one before that (before)."""
-
-    name: str
-    in_channels: int
-    width: int
-    out_channels: int
-    stride: int
-    before_channels: int
-    before_stride: int
-
-    @property
-    def changes_shape(self) -> bool:
-        """Whether the block's output has another shape than its input."""
-        return self.in_channels != self.out_channels or self.stride != 1
-
-
-def plan_blocks(block: BlockName, layers: Sequence[int], width: int) -> list[BlockPlan]:
-    """The shapes of all blocks in forward order: each stage but the first doubles the width and halves the size."""
-    plans: list[BlockPlan] = []
-    before_channels = in_channels = width
-    before_stride = 1
-    for stage, count in enumerate(layers):
-        for index in range(count):
-            stride = 2 if stage > 0 and index == 0 else 1
-            stage_width = width * 2**stage
-            out_channels = stage_width * EXPANSION[block]
-            name = f"layer{stage + 1}.{index}"
-            plans.append(
-                BlockPlan(name, in_channels, stage_width, out_channels, stride, before_channels, before_stride)
-            )
-            before_channels, in_channels, before_stride = in_channels, out_channels, stride
-    return plans
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions beside a shortcut."""
-
-    def __init__(self, plan: BlockPlan, shortcut: nn.Module) -> None:
-        super().__init__()
-        self.conv1 = create_conv_bn(plan.in_channels, plan.width, 3, plan.stride)
-        self.conv2 = create_conv_bn(plan.width, plan.out_channels, 3)
-        self.shortcut = shortcut
-
-    def forward(self, before: Tensor, x: Tensor) -> Tensor:
-        """x (B, in, H, W) -> (B, out, H / stride, W / stride); `before` is not used by this block."""
-        hidden = F.relu(sum_edges((self.conv1, x)))
-        return F.relu(sum_edges((self.conv2, hidden), (self.shortcut, x)))
-
-    @staticmethod
-    def edges(plan: BlockPlan) -> Iterator[Edge]:
-        """Every edge but the shortcut, in forward order."""
-        yield "conv1", "operation", plan.in_channels, plan.width, plan.stride
-        yield "conv2", "operation", plan.width, plan.out_channels, 1
-
-
-class Bottleneck(nn.Module):
-    """1x1, 3x3 and 1x1 convolutions beside a shortcut, and three null edges from the block before the previous.
-
-    A null edge is a none edge: in the plain network it is zero and costs nothing. `null1` adds to what `conv1`
-    computes, and so on; together they are N0->2, N0->3 and N0->4 of the ResBlock cell of NAT (Guo et al. 2019).
-    Deviation: a NAT cell first projects both inputs to its own width. Here the identity of a null edge is cut,
-    padded or projected instead, so that the plain network stays the ordinary ResNet.
-    """
-
-    def __init__(self, plan: BlockPlan, shortcut: nn.Module) -> None:
-        super().__init__()
-        self.conv1 = create_conv_bn(plan.in_channels, plan.width, 1)
-        self.conv2 = create_conv_bn(plan.width, plan.width, 3, plan.stride)
-        self.conv3 = create_conv_bn(plan.width, plan.out_channels, 1)
-        self.shortcut = shortcut
-        self.null1 = Zero(plan.width, plan.before_stride)
-        self.null2 = Zero(plan.width, plan.before_stride * plan.stride)
-        self.null3 = Zero(plan.out_channels, plan.before_stride * plan.stride)
-
-    def forward(self, before: Tensor, x: Tensor) -> Tensor:
-        """x (B, in, H, W), and `before`, the input of the block before -> (B, out, H / stride, W / stride)."""
-        hidden = F.relu(sum_edges((self.conv1, x), (self.null1, before)))
-        hidden = F.relu(sum_edges((self.conv2, hidden), (self.null2, before)))
-        return F.relu(sum_edges((self.conv3, hidden), (self.null3, before), (self.shortcut, x)))
-
-    @staticmethod
-    def edges(plan: BlockPlan) -> Iterator[Edge]:
-        """Every edge but the shortcut, in forward order."""
-        before, stride = plan.before_channels, plan.before_stride * plan.stride
-        yield "conv1", "operation", plan.in_channels, plan.width, 1
-        yield "null1", "none", before, plan.width, plan.before_stride
-        yield "conv2", "operation", plan.width, plan.width, plan.stride
-        yield "null2", "none", before, plan.width, stride
-        yield "conv3", "operation", plan.width, plan.out_channels, 1
-        yield "null3", "none", before, plan.out_channels, stride
-
-
-BLOCKS: dict[BlockName, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
+from ssl_adapt.adaptation.edge import EdgeSpec, Kind
+from ssl_adapt.backbones.operations import create_conv_bn
+from ssl_adapt.backbones.resnet_blocks import (
+    BLOCKS,
+    EXPANSION,
+    BlockName,
+    Edge,
+    Shortcut,
+    create_shortcut,
+    plan_blocks,
+)
 
 
 class ResNet(nn.Module):
@@ -161,7 +66,7 @@ class ResNet(nn.Module):
         self.stages = [f"layer{stage + 1}" for stage in range(len(layers))]
         for stage in self.stages:
             blocks = [
-                BLOCKS[block](plan, _create_shortcut(plan, shortcut))
+                BLOCKS[block](plan, create_shortcut(plan, shortcut))
                 for plan in self.plans
                 if plan.name.startswith(f"{stage}.")
             ]
@@ -280,46 +185,6 @@ class ResNet(nn.Module):
 
 def _as_list(indices: int | Sequence[int] | None) -> int | list[int] | None:
     return list(indices) if isinstance(indices, Sequence) else indices
-
-
-def _create_shortcut(plan: BlockPlan, shortcut: Shortcut) -> nn.Module:
-    if not plan.changes_shape:
-        return nn.Identity()
-    if shortcut == "A":
-        return Pad(plan.in_channels, plan.out_channels, plan.stride)
-    return create_conv_bn(plan.in_channels, plan.out_channels, 1, plan.stride)
-
-
-def rename_torchvision_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A torchvision or timm ResNet's weights under this module's names, without those whose shape differs.
-
-    A 7x7 stem and a classifier for another number of classes are the usual ones that do not fit.
-    """
-    renamed = {}
-    for name, value in state_dict.items():
-        name = re.sub(r"(^|\.)downsample\.0\.", r"\1shortcut.conv.", name)
-        name = re.sub(r"(^|\.)downsample\.1\.", r"\1shortcut.bn.", name)
-        name = re.sub(r"^conv1\.(?=weight)", "stem.conv.", name)
-        name = re.sub(r"^bn1\.", "stem.bn.", name)
-        name = re.sub(r"\.conv(\d)\.(?=weight$)", r".conv\1.conv.", name)
-        name = re.sub(r"\.bn(\d)\.", r".conv\1.bn.", name)
-        renamed[name] = value
-    expected = model.state_dict()
-    return {name: v for name, v in renamed.items() if name in expected and expected[name].shape == v.shape}
-
-
-def load_torchvision_weights(model: ResNet, state_dict: Mapping[str, Tensor]) -> list[str]:
-    """Copy a torchvision or timm ResNet's weights into `model`, and name what it has not provided.
-
-    Raises:
-        ValueError: if nothing fits: the two are different networks.
-    """
-    fitting = rename_torchvision_weights(state_dict, model)
-    if not fitting:
-        raise ValueError(
-            "none of these weights fits: give the state dict of a torchvision or timm ResNet of this depth"
-        )
-    return list(model.load_state_dict(fitting, strict=False).missing_keys)
 
 
 def _cfg(image_px: int = 32) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections import Counter
 import torch
 from torch import nn
 
+from ssl_adapt.adaptation.adaptation import EdgeState
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.data import ImageSet, epoch_order
 from ssl_adapt.evaluation.knn import KnnProtocol
@@ -110,6 +111,8 @@ def tell_epoch(
     images_per_sec = steps * recipe.data.batch_size / seconds
     stage = stages.name_at_step(step - 1)
     log.record("epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec)
+    if learner.adaptation:
+        log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
     every = recipe.knn.every_epochs
     is_time = every > 0 and (epoch + 1) % every == 0 and step < stages.total_steps
     evaluation = _describe(_measure(log, "evaluation", monitor, learner, step)) if is_time else ""
@@ -138,25 +141,24 @@ def tell_fix(log: RunLog, folder: RunFolder, monitor: FeatureMonitor, learner: L
         theta={state.spec.name: state.theta for state in states},
     )  # fmt: skip
     changed = [state for state in states if state.choice != "original"]
-    rows = [
-        [state.spec.name, state.spec.kind, state.choice, *(f"{value:+.3f}" for value in state.theta)]
-        for state in changed
-    ]
-    title = f"\nArchitecture fixed after step {step:,}: {len(changed)} of {len(states)} edges changed"
-    if rows:
-        log.show_table(title, ["edge", "was", "becomes", "theta none", "identity", "same"], rows)
-    else:
-        log.say(f"[bold]{title}[/bold]")
+    log.say("")
     log.show_table(
-        "",
-        ["", "before", "after"],
+        f"Architecture fixed after step {step:,}: {len(changed)} of {len(states)} edges changed"
+        + ("" if changed else "; the nearest to it:"),
+        ["edge", "was", "is", "theta none", "identity", "same"],
         [
-            ["parameters", *(f"{cost[0]:,}" for cost in (cost_before, cost_after))],
-            ["multiply-adds", *(f"{cost[1]:,}" for cost in (cost_before, cost_after))],
-            *([["kNN top-1", *(f"{e.knn.top1:.2%}" for e in (before, after) if e.knn)]] if before.knn else []),
-            ["RankMe", f"{before.rank_me:.1f}", f"{after.rank_me:.1f}"],
+            [state.spec.name, state.spec.kind, state.choice, *(f"{value:+.3f}" for value in state.theta)]
+            for state in changed or sorted(states, key=_margin)[:3]
         ],
     )
+    rows = [
+        ["parameters", *(f"{cost[0]:,}" for cost in (cost_before, cost_after))],
+        ["multiply-adds", *(f"{cost[1]:,}" for cost in (cost_before, cost_after))],
+        ["RankMe", f"{before.rank_me:.1f}", f"{after.rank_me:.1f}"],
+    ]
+    if before.knn and after.knn:
+        rows.append(["kNN top-1", f"{before.knn.top1:.2%}", f"{after.knn.top1:.2%}"])
+    log.show_table("The network before and after", ["", "before", "after"], rows)
 
 
 def tell_result(log: RunLog, folder: RunFolder, monitor: FeatureMonitor, learner: Learner, step: int) -> None:
@@ -184,7 +186,8 @@ def tell_result(log: RunLog, folder: RunFolder, monitor: FeatureMonitor, learner
         for name, text in LANDMARKS.items()
         if name in events
     ]
-    log.show_table(f"\n{_describe_knn(monitor)}", ["", "top-1", "top-5"], rows)
+    log.say("")
+    log.show_table(_describe_knn(monitor), ["", "top-1", "top-5"], rows)
 
 
 def _measure(log: RunLog, event: str, monitor: FeatureMonitor, learner: Learner, step: int) -> Evaluation:
@@ -198,6 +201,12 @@ def _measure(log: RunLog, event: str, monitor: FeatureMonitor, learner: Learner,
         values |= {"knn_top1": evaluation.knn.top1, "knn_top5": evaluation.knn.top5}
     log.record(event, step=step, **values)
     return evaluation
+
+
+def _margin(state: EdgeState) -> float:
+    """How far the edge is from another choice: the entry of theta that has to fall, less the one that rises."""
+    _, identity, same = state.theta
+    return -identity if state.spec.kind == "none" else same - max(0.0, identity)
 
 
 def _sample(image_set: ImageSet, limit: int, seed: int) -> ImageSet:

@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+FILE_WIDTH = 110  # columns where the output goes to a file
+
 
 class RunLog:
     """The voice of one run; silent on all processes but the main one.
@@ -26,6 +28,8 @@ class RunLog:
     def __init__(self, folder: Path, accelerator: Accelerator, keep_bytes: int = 0) -> None:
         self.accelerator = accelerator
         self.console = Console(quiet=not accelerator.is_main_process, highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = FILE_WIDTH
         self.path = folder / "metrics.jsonl"
         if accelerator.is_main_process:
             with self.path.open("ab") as file:
@@ -48,22 +52,16 @@ class RunLog:
 
     def say(self, text: str) -> None:
         """Print a line (rich markup)."""
-        self.console.print(text)
+        self.console.print(text, soft_wrap=True)
 
     def show_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; columns after the first are aligned to the right."""
-        table = Table(
-            title=title,
-            title_justify="left",
-            title_style="bold",
-            header_style="dim",
-            box=None,
-            pad_edge=False,
-        )
+        table = Table(header_style="dim", box=None, pad_edge=False)
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
             table.add_row(*row)
+        self.console.print(f"[bold]{title}[/bold]", soft_wrap=True)
         self.console.print(table)
         self.console.print()
 

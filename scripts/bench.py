@@ -1,0 +1,21 @@
+"""Time our code beside others': python scripts/bench.py [only=views,step,nt_xent,knn] [repeats=N] [json=PATH]."""
+
+import sys
+
+from ssl_adapt.bench.options import HELP, parse_options
+from ssl_adapt.bench.suite import run_suite
+from ssl_adapt.bench.timing import DisagreementError
+
+
+def main() -> None:
+    if {"-h", "--help"} & set(sys.argv[1:]):
+        print(HELP, end="")
+        return
+    try:
+        run_suite(parse_options(sys.argv[1:]))
+    except (ValueError, DisagreementError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()

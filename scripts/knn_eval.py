@@ -1,0 +1,43 @@
+"""kNN of frozen features: python scripts/knn_eval.py model=runs/NAME key=value ... (--help lists everything)."""
+
+import sys
+
+from rich.console import Console
+
+from ssl_adapt.evaluation.arguments import describe_keys, read_arguments
+from ssl_adapt.evaluation.knn import KnnProtocol
+from ssl_adapt.evaluation.network import find_run_recipe
+from ssl_adapt.evaluation.score import SCORE_KEYS, SCORE_USAGE, RunDefaults, create_settings, score_model
+from ssl_adapt.evaluation.score_report import print_scores, scores_to_json
+from ssl_adapt.recipe import load_recipe
+
+
+def run_defaults(model: str) -> RunDefaults | None:
+    path = find_run_recipe(model)
+    if path is None:
+        return None
+    recipe = load_recipe([f"recipe={path}"])
+    data, knn = recipe.data, recipe.knn
+    temperature = knn.temperature if knn.weighting == "exp" else None
+    protocol = KnnProtocol(layer="backbone", k=knn.k, temperature=temperature, weighting=knn.weighting)
+    return RunDefaults(data.name, data.root, data.workers, protocol)
+
+
+def main() -> None:
+    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
+        print(describe_keys(SCORE_USAGE, SCORE_KEYS))
+        return
+    try:
+        given = read_arguments(sys.argv[1:], SCORE_KEYS)
+        with Console(stderr=True).status("measuring"):
+            scores = score_model(create_settings(given, run_defaults(given["model"])))
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print_scores(scores)
+    if "json" in given:
+        given["json"].write_text(scores_to_json(scores), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

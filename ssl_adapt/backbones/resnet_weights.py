@@ -1,0 +1,38 @@
+"""Weights of torchvision's and timm's ResNets, under the names that our ResNet gives them."""
+
+import re
+from collections.abc import Mapping
+
+from torch import Tensor, nn
+
+
+def rename_torchvision_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """A torchvision or timm ResNet's weights under this module's names, without those whose shape differs.
+
+    A 7x7 stem and a classifier for another number of classes are the usual ones that do not fit.
+    """
+    renamed = {}
+    for name, value in state_dict.items():
+        name = re.sub(r"(^|\.)downsample\.0\.", r"\1shortcut.conv.", name)
+        name = re.sub(r"(^|\.)downsample\.1\.", r"\1shortcut.bn.", name)
+        name = re.sub(r"^conv1\.(?=weight)", "stem.conv.", name)
+        name = re.sub(r"^bn1\.", "stem.bn.", name)
+        name = re.sub(r"\.conv(\d)\.(?=weight$)", r".conv\1.conv.", name)
+        name = re.sub(r"\.bn(\d)\.", r".conv\1.bn.", name)
+        renamed[name] = value
+    expected = model.state_dict()
+    return {name: v for name, v in renamed.items() if name in expected and expected[name].shape == v.shape}
+
+
+def load_torchvision_weights(model: nn.Module, state_dict: Mapping[str, Tensor]) -> list[str]:
+    """Copy a torchvision or timm ResNet's weights into `model`, and name what it has not provided.
+
+    Raises:
+        ValueError: if nothing fits: the two are different networks.
+    """
+    fitting = rename_torchvision_weights(state_dict, model)
+    if not fitting:
+        raise ValueError(
+            "none of these weights fits: give the state dict of a torchvision or timm ResNet of this depth"
+        )
+    return list(model.load_state_dict(fitting, strict=False).missing_keys)

@@ -1,0 +1,141 @@
+"""Comparisons of one training step: plain, of the architecture stage, and with naive alternation."""
+
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from copy import deepcopy
+
+import timm
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.optim import SGD, Adam, Optimizer
+
+from ssl_adapt.adaptation.adaptation import Adaptation
+from ssl_adapt.bench.naive import mix_naively
+from ssl_adapt.bench.timing import Comparison
+from ssl_adapt.recipe import load_recipe
+from ssl_adapt.training.learner import create_learner
+from ssl_adapt.training.pretrain import create_accelerator, create_view_settings
+from ssl_adapt.views import SimclrViews
+
+CLASSES = 10
+
+Loss = Callable[[nn.Module], Tensor]
+
+
+def compare_supervised_steps(
+    batch_size: int,
+    *,
+    device: torch.device,
+    memory_format: torch.memory_format = torch.contiguous_format,
+    width: int = 16,
+    image_px: int = 32,
+) -> Comparison:
+    """A plain step of ResNet20 against the step of the architecture stage, its halves, and naive alternation."""
+    images = torch.randn(batch_size, 3, image_px, image_px).to(device, memory_format=memory_format)
+    labels = torch.randint(CLASSES, (batch_size,)).to(device)
+
+    def loss(network: nn.Module) -> Tensor:
+        return F.cross_entropy(network(images), labels)
+
+    plain = timm.create_model("resnet20", width=width, num_classes=CLASSES)
+    plain.to(memory_format=memory_format).to(device)
+    mixed, naive = deepcopy(plain), deepcopy(plain)
+    adaptation = Adaptation(mixed)
+    train_weights = create_step(mixed, loss, _weight_optimizer(mixed))
+    train_theta = create_step(
+        mixed, loss, _theta_optimizer(adaptation.theta_parameters()), adaptation.architecture_pass
+    )
+
+    def train_both() -> None:
+        train_weights()
+        train_theta()
+
+    layout = "channels_last" if memory_format == torch.channels_last else "NCHW"
+    return Comparison(
+        name=f"step: ResNet20, {image_px} px, batch {batch_size}, {layout}",
+        shows="what the architecture stage costs: at most 1.80x a plain step is asked for (1.67x by FLOPs)",
+        contenders={
+            "plain step": create_step(plain, loss, _weight_optimizer(plain)),
+            "architecture stage": train_both,
+            "  its weights' half": train_weights,
+            "  its theta half": train_theta,
+            "naive alternation": create_naive_alternation(naive, loss),
+        },
+        unit="images",
+        units_per_call=batch_size,
+        notes=("naive: eq. 1 term by term, the gradients of weights and theta in both passes",),
+    )
+
+
+def create_step(
+    network: nn.Module,
+    loss: Loss,
+    optimizer: Optimizer,
+    gradient_pass: Callable[[], AbstractContextManager[None]] = nullcontext,
+) -> Callable[[], None]:
+    """One step of an optimiser as a function; forward and backward run inside `gradient_pass`."""
+
+    def step() -> None:
+        optimizer.zero_grad()
+        with gradient_pass():
+            loss(network).backward()
+        optimizer.step()
+
+    return step
+
+
+def create_naive_alternation(network: nn.Module, loss: Loss) -> Callable[[], None]:
+    """Both halves of a step without any care for what a half does not need, as a function."""
+    weight_optimizer = _weight_optimizer(network)
+    theta_optimizer = _theta_optimizer(mix_naively(network).values())
+
+    def step() -> None:
+        for optimizer in (weight_optimizer, theta_optimizer):
+            weight_optimizer.zero_grad()
+            theta_optimizer.zero_grad()
+            loss(network).backward()
+            optimizer.step()
+
+    return step
+
+
+def compare_simclr_steps(batch_size: int, *, overrides: Sequence[str] = ()) -> Comparison:
+    """A whole SimCLR step of recipe simclr_resnet20 with the architecture fixed, and in its stage.
+
+    Args:
+        batch_size: images, each seen in two views.
+        overrides: further key=value for the recipe.
+    """
+    arguments = ["recipe=simclr_resnet20", f"data.batch_size={batch_size}", *overrides]
+    recipe = load_recipe(arguments)
+    accelerator = create_accelerator(recipe)
+    plain = create_learner(load_recipe([*arguments, "adapt=null"]), accelerator)
+    adaptive = create_learner(recipe, accelerator)
+    views = SimclrViews(create_view_settings(recipe)).to(accelerator.device)
+    image_px, lr = recipe.data.image_px, recipe.train.lr
+    images = torch.randint(256, (batch_size, 3, image_px, image_px), dtype=torch.uint8).to(accelerator.device)
+
+    def train_plain() -> None:
+        plain.train_weights(views(images), lr)
+
+    def train_both() -> None:
+        pair = views(images)
+        adaptive.train_weights(pair, lr)
+        adaptive.train_theta(pair)
+
+    return Comparison(
+        name=f"step: SimCLR, ResNet20, {image_px} px, batch {batch_size}",
+        shows="what the architecture stage costs in pre-training, the making of the views included",
+        contenders={"plain step": train_plain, "architecture stage": train_both},
+        unit="images",
+        units_per_call=batch_size,
+    )
+
+
+def _weight_optimizer(network: nn.Module) -> Optimizer:
+    return SGD(network.parameters(), lr=0.025, momentum=0.9, weight_decay=3e-4)
+
+
+def _theta_optimizer(thetas: Iterable[nn.Parameter]) -> Optimizer:
+    return Adam(thetas, lr=3e-4, betas=(0.5, 0.999))

@@ -1,0 +1,226 @@
+"""The kNN score of a network by name, beside the same network with random weights and raw pixels."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, get_args
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from ssl_adapt.data import DATA_NAMES, ImageSet, load_image_splits
+from ssl_adapt.evaluation.arguments import NEW_FILE, POSITIVE, TEXT, TRUE_OR_FALSE, Key, one_of, whole_number
+from ssl_adapt.evaluation.features import extract_features, raw_pixels
+from ssl_adapt.evaluation.knn import PRESETS, KnnProtocol, KnnResult, Weighting, evaluate_knn
+from ssl_adapt.evaluation.network import find_network, input_size_px, load_network
+
+PIXEL_LIMIT_BYTES = 2 * 2**30  # raw pixels that would take more, as float32, are not scored
+
+SCORE_USAGE = """\
+usage: python scripts/knn_eval.py model=MODEL [KEY=VALUE ...]
+
+Classifies the test images by the labels of their nearest training images, in the features of a frozen network:
+  model=runs/quickstart    model=runs/quickstart/export data=digits    model=resnet18 data=cifar10 image_px=64
+"""
+SCORE_KEYS = {
+    "model": Key(TEXT, "a run folder, an export folder, local-dir:FOLDER, hf-hub:NAME or a name of timm", None),
+    "data": Key(one_of(DATA_NAMES), "the images", "those of the run, where model is a run folder"),
+    "root": Key(TEXT, "folder or tar that holds the images", "the run's; else the usual place of the data"),
+    "image_px": Key(whole_number(1), "side of the square images that the network sees", "its input size"),
+    "protocol": Key(one_of(tuple(PRESETS)), "how neighbours vote", "the run's; else simclr_cifar"),
+    "k": Key(whole_number(1), "number of neighbours", "the protocol's"),
+    "temperature": Key(POSITIVE, "a vote weighs exp(cosine / temperature)", "the protocol's"),
+    "weighting": Key(one_of(get_args(Weighting)), "weight of a vote: by cosine, or one each", "the protocol's"),
+    "baselines": Key(TRUE_OR_FALSE, "also score the network with random weights (seed 0) and raw pixels", "true"),
+    "pretrained": Key(TRUE_OR_FALSE, "false: a network of timm with random weights (seed 0)", "true"),
+    "batch_size": Key(whole_number(1), "images at a time; does not change the score", "500"),
+    "device": Key(TEXT, "where the network runs, such as cuda, cuda:1 or cpu", "cuda where there is one, else cpu"),
+    "workers": Key(whole_number(0), "processes that decode images that do not fit into memory", "the run's; else 4"),
+    "json": Key(NEW_FILE, "also write the scores to this file", "none is written"),
+}  # fmt: skip
+
+
+class RunDefaults(NamedTuple):
+    """What the recipe of a run says of its evaluation."""
+
+    data: str
+    root: str | None
+    workers: int
+    protocol: KnnProtocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScoreSettings:
+    """What is scored, on which images, and how; the attributes are the keys of `SCORE_KEYS`."""
+
+    model: str
+    data: str
+    root: str | None
+    image_px: int | None
+    protocol: KnnProtocol
+    baselines: bool
+    pretrained: bool
+    batch_size: int
+    device: torch.device
+    workers: int
+
+
+class Score(NamedTuple):
+    """A result, and the dimension of the features that it was measured on."""
+
+    result: KnnResult
+    features: int
+
+
+@dataclass(frozen=True)
+class Scores:
+    """All scores of one call.
+
+    Attributes:
+        settings: what was asked for.
+        image_px: side of the images.
+        classes: names of the classes; the labels in the results are indices into them.
+        model: the score of the network.
+        random_weights: that of the same network with random weights; None if it was not measured.
+        raw_pixels: that of raw pixels; None if it was not measured.
+    """
+
+    settings: ScoreSettings
+    image_px: int
+    classes: tuple[str, ...]
+    model: Score
+    random_weights: Score | None
+    raw_pixels: Score | None
+
+
+def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreSettings:
+    """The settings from values by key, as `read_arguments` returns them, and from the run's recipe.
+
+    `data` other than the run's takes no `root` from it; a `protocol` replaces the run's.
+
+    Raises:
+        ValueError: no data is named, the protocol is contradictory, or the device does not work.
+    """
+    data = given.get("data", run and run.data)
+    if data is None:
+        raise ValueError(
+            f"{given['model']} is no run folder, whose recipe names the images: add data=NAME, "
+            f"one of {', '.join(DATA_NAMES)}"
+        )
+    return ScoreSettings(
+        model=given["model"],
+        data=data,
+        root=given.get("root", run.root if run and "data" not in given else None),
+        image_px=given.get("image_px"),
+        protocol=_create_protocol(given, run),
+        baselines=given.get("baselines", True),
+        pretrained=given.get("pretrained", True),
+        batch_size=given.get("batch_size", 500),
+        device=_create_device(given.get("device", "cuda" if torch.cuda.is_available() else "cpu")),
+        workers=given.get("workers", run.workers if run else 4),
+    )
+
+
+def score_model(settings: ScoreSettings) -> Scores:
+    """The scores of a network, of its architecture with random weights, and of raw pixels.
+
+    The training images are the bank and the test images the queries, all of them, resized and not augmented,
+    normalised as the network's own configuration says.
+
+    Raises:
+        ValueError: the model or the data can't be used; the message says what to type.
+    """
+    name = find_network(settings.model)
+    if not settings.pretrained and ":" in name:
+        raise ValueError(f"pretrained=false is for names of timm, and {settings.model} is none: leave it out")
+    network = load_network(name, pretrained=settings.pretrained)
+    image_px = input_size_px(network, settings.image_px)
+    bank, queries = _load_labelled(settings, image_px)
+    with_random = settings.baselines and settings.pretrained
+    pixel_bytes = 4 * 3 * image_px**2 * (len(bank) + len(queries))
+    with_pixels = settings.baselines and pixel_bytes <= PIXEL_LIMIT_BYTES
+
+    def score(bank_features: Tensor, query_features: Tensor) -> Score:
+        assert bank.labels is not None
+        assert queries.labels is not None
+        result = evaluate_knn(
+            bank_features, bank.labels, query_features, queries.labels, settings.protocol,
+            class_count=len(bank.classes),
+        )  # fmt: skip
+        return Score(result, bank_features.shape[1])
+
+    def score_network(network: nn.Module) -> Score:
+        network.to(settings.device)
+        return score(_extract(network, bank, settings), _extract(network, queries, settings))
+
+    return Scores(
+        settings,
+        image_px,
+        bank.classes,
+        model=score_network(network),
+        random_weights=score_network(load_network(name, pretrained=False)) if with_random else None,
+        raw_pixels=score(raw_pixels(bank), raw_pixels(queries)) if with_pixels else None,
+    )
+
+
+def _create_protocol(given: Mapping[str, Any], run: RunDefaults | None) -> KnnProtocol:
+    """The preset or the run's protocol, with the parts that were given."""
+    is_run = run is not None and "protocol" not in given
+    protocol = run.protocol if run and is_run else KnnProtocol.preset(given.get("protocol", "simclr_cifar"))
+    changes = {part: given[part] for part in ("k", "temperature", "weighting") if part in given}
+    weighting = changes.get("weighting", protocol.weighting)
+    if weighting == "majority" and "temperature" in changes:
+        raise ValueError(
+            f"temperature={changes['temperature']:g} has no meaning for a majority vote: "
+            "leave it out or add weighting=exp"
+        )
+    if weighting == "majority":
+        changes["temperature"] = None
+    elif protocol.temperature is None and "temperature" not in changes:
+        raise ValueError("weighting=exp needs a temperature here: add temperature=0.5, or another number > 0")
+    return replace(protocol, **changes)
+
+
+def _create_device(name: str) -> torch.device:
+    try:
+        torch.zeros(1, device=name).cpu()  # fails for a name that is none and for hardware that is not there
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"device={name} does not work here ({reason}); type device=cpu") from error
+    return torch.device(name)
+
+
+def _load_labelled(settings: ScoreSettings, image_px: int) -> tuple[ImageSet, ImageSet]:
+    """Training images to vote and test images to classify, both with labels."""
+    try:
+        train, test = load_image_splits(settings.data, root=settings.root, image_px=image_px)
+    except ValueError as error:
+        # the loader speaks of the keys of a recipe
+        message = str(error).replace("data.name", "data").replace("data.root", "root")
+        raise ValueError(message) from error
+    where = f"data={settings.data}" + (f" root={settings.root}" if settings.root else "")
+    if train.labels is None:
+        raise ValueError(
+            f"{where} has no labels, and kNN needs them: give images in one folder for each class, "
+            "under train/ and test/"
+        )
+    if test is None:
+        raise ValueError(f"{where} has no test images, and kNN needs them: put their class folders under test/ or val/")
+    if settings.protocol.k > len(train):
+        raise ValueError(
+            f"k={settings.protocol.k} is more than the {len(train)} training images: type k={len(train)} or less"
+        )
+    return train, test
+
+
+def _extract(network: nn.Module, image_set: ImageSet, settings: ScoreSettings) -> Tensor:
+    config = timm.data.resolve_model_data_config(network)
+    return extract_features(
+        network,
+        image_set,
+        mean=config["mean"],
+        std=config["std"],
+        batch_size=settings.batch_size,
+        device=settings.device,
+        workers=settings.workers,
+    )

@@ -1,0 +1,218 @@
+"""The loop, end to end on the embedded digits: stages, resume to the bit, inputs of all kinds, errors."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import timm
+import torch
+from accelerate.state import AcceleratorState
+from PIL import Image
+from safetensors.torch import load_file
+
+from ssl_adapt import Architecture, load_recipe, pretrain
+
+TINY = [
+    "recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "data.batch_size=128",
+    "knn.every_epochs=0",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate_state():
+    """Accelerate keeps one precision for the life of a process; each test is a run of its own."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def run(folder: Path, *arguments: str, base: list[str] = TINY) -> Path | None:
+    overridden = {argument.partition("=")[0] for argument in arguments}
+    kept = [argument for argument in base if argument.partition("=")[0] not in overridden]
+    return pretrain(load_recipe([*kept, f"run.dir={folder}", *arguments]))
+
+
+def events(folder: Path, name: str | None = None) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if name in (None, line["event"])]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "export" / "model.safetensors")
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    a, b = weights(first), weights(second)
+    assert list(a) == list(b)
+    assert len(a) > 10
+    assert all(torch.equal(a[name], b[name]) for name in a)
+
+
+def write_images(folder: Path, count: int, *, mode: str = "L", size: tuple[int, int] = (9, 12)) -> None:
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(len(str(folder)))
+    for index in range(count):
+        pixels = generator.integers(0, 255, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(folder / f"{index}.png")
+
+
+def test_a_run_leaves_everything_it_promised(tmp_path, capsys):
+    export = run(tmp_path / "a", "knn.every_epochs=1")
+    folder = tmp_path / "a"
+    assert export == folder / "export"
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"recipe.yaml", "metrics.jsonl", "checkpoint.pt", "architecture.json", "result.json", "export"}
+    steps = 1297 // 128
+    order = [(event["event"], event["step"]) for event in events(folder) if event["event"] != "theta"]
+    assert order == [
+        ("raw_pixels", 0), ("untrained", 0), ("epoch", steps), ("evaluation", steps), ("before_fix", steps),
+        ("after_fix", steps), ("fix", steps), ("epoch", 2 * steps), ("result", 2 * steps),
+    ]  # fmt: skip
+    result = json.loads((folder / "result.json").read_text())
+    assert set(result["knn_top1"]) == {"raw_pixels", "untrained", "before_fix", "after_fix", "result"}
+    assert 0.5 < result["knn_top1"]["raw_pixels"] <= 1
+    architecture = Architecture.from_json((folder / "architecture.json").read_text())
+    loaded = timm.create_model(f"local-dir:{export}", pretrained=True, num_classes=0)
+    assert Architecture.of(loaded) == architecture
+    printed = capsys.readouterr().out
+    for words in (
+        "edges     ",
+        "Architecture fixed after step 10",
+        "raw pixels",
+        "after the run",
+        "local-dir:",
+        "k 200",
+    ):
+        assert words.strip() in printed
+
+
+def test_the_saved_recipe_reproduces_the_run(tmp_path):
+    run(tmp_path / "a")
+    pretrain(load_recipe([f"recipe={tmp_path / 'a' / 'recipe.yaml'}", f"run.dir={tmp_path / 'b'}"]))
+    assert_same_weights(tmp_path / "a", tmp_path / "b")
+    run(tmp_path / "c", "seed=1")
+    with pytest.raises(AssertionError):
+        assert_same_weights(tmp_path / "a", tmp_path / "c")
+
+
+ANNEAL = ["train.epochs=5", "adapt.epochs=2", "adapt.mode=anneal", "adapt.anneal_epochs=2", "adapt.theta_lr=0.1"]
+BOTTLENECKS = ["model.name=resnet50_cifar", "model.args={width: 4, layers: [1, 2], shortcut: B}"]
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4])
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, stop):
+    """N + M epochs = N, stop, resume, M to the bit: in the architecture stage, at its end, annealing, after the fix."""
+    arguments = [*ANNEAL, *BOTTLENECKS, "adapt.shape_change=project", "adapt.theta_batch=next"]
+    run(tmp_path / "whole", *arguments)
+    assert run(tmp_path / "parts", *arguments, f"run.stop_after_epochs={stop}") is None
+    assert not (tmp_path / "parts" / "export").exists()
+    run(tmp_path / "parts", *arguments, "run.resume=auto")
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    architectures = [(tmp_path / name / "architecture.json").read_text() for name in ("whole", "parts")]
+    assert architectures[0] == architectures[1]
+    assert Architecture.from_json(architectures[0]).changed, "the comparison means more if edges changed"
+    for a, b in zip(events(tmp_path / "whole"), events(tmp_path / "parts"), strict=True):
+        a.pop("images_per_sec", None), b.pop("images_per_sec", None)
+        assert a == b
+
+
+def test_a_finished_run_can_be_resumed_and_only_exports_again(tmp_path):
+    run(tmp_path / "a")
+    before = weights(tmp_path / "a")
+    run(tmp_path / "a", "run.resume=auto")
+    assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "a").items())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["adapt=null"],
+        ["adapt.sharing=cell", "objective.view_forward=joint"],
+        ["adapt.theta_updates_bn=true", "adapt.scale=fold", "adapt.shape_change=forbid"],
+        ["train.optimizer=sgd", "train.momentum=0.9", "train.clip_grad_norm=1.0", "train.schedule=cosine"],
+        ["adapt.epochs=2", "knn.layer=projection", "knn.weighting=majority"],
+        ["train.precision=bfloat16", "train.max_steps=4"],
+        [*BOTTLENECKS, "adapt.none_rule=literal"],
+    ],
+)
+def test_every_option_runs_and_exports(tmp_path, arguments):
+    assert run(tmp_path / "a", "train.max_steps=6", *[a for a in arguments if "max_steps" not in a]) is not None
+    expected = [] if "adapt=null" in arguments else ["architecture.json"]
+    assert [path.name for path in (tmp_path / "a").glob("architecture.json")] == expected
+
+
+def test_original_and_adapted_start_from_the_same_weights(tmp_path):
+    """adapt=null is the same run without theta: the first loss is equal."""
+    for name, arguments in (("original", ["adapt=null"]), ("adapted", [])):
+        run(tmp_path / name, "train.max_steps=10", "data.batch_size=640", *arguments)
+    first = [events(tmp_path / name, "untrained")[0] for name in ("original", "adapted")]
+    assert first[0] == first[1]
+
+
+def test_a_plain_timm_model_trains_without_adaptation(tmp_path):
+    arguments = ["model.name=resnet10t", "model.args={stem_width: 8}", "data.image_px=32", "train.max_steps=2"]
+    assert run(tmp_path / "a", "adapt=null", *arguments) is not None
+    with pytest.raises(ValueError, match="declares no edges"):
+        run(tmp_path / "b", *arguments)
+    assert not (tmp_path / "b").exists()
+
+
+def test_unlabelled_grey_odd_sized_images_train_without_knn(tmp_path, capsys):
+    write_images(tmp_path / "images", 9)
+    folder = ["data.name=folder", f"data.root={tmp_path / 'images'}", "data.batch_size=4"]
+    assert run(tmp_path / "a", *folder) is not None
+    assert "no labels" in capsys.readouterr().out
+    assert "knn_top1" not in events(tmp_path / "a", "result")[0]
+    assert events(tmp_path / "a", "result")[0]["rank_me"] > 0
+
+
+def test_class_folders_with_k_as_large_as_the_bank(tmp_path):
+    for split, count in (("train", 4), ("test", 2)):
+        for label in ("cat", "dog"):
+            write_images(tmp_path / "images" / split / label, count, mode="RGBA")
+    folder = ["data.name=folder", f"data.root={tmp_path / 'images'}", "data.batch_size=4", "knn.k=8"]
+    assert run(tmp_path / "a", *folder) is not None
+    with pytest.raises(ValueError, match=r"knn\.k=9 is more than the 8 training images"):
+        run(tmp_path / "b", *folder[:-1], "knn.k=9")
+    with pytest.raises(ValueError, match=r"data\.batch_size=9 is more than the 8 training images"):
+        run(tmp_path / "b", *folder[:-2], "knn.k=8", "data.batch_size=9")
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
+    run(tmp_path / "a", "train.max_steps=2")
+    before = (tmp_path / "a" / "metrics.jsonl").read_bytes()
+    with pytest.raises(ValueError, match=r"holds a run already: type run\.resume=auto"):
+        run(tmp_path / "a", "train.max_steps=2")
+    with pytest.raises(ValueError, match=r"other values: seed \(0, now 1\), train\.lr"):
+        run(tmp_path / "a", "train.max_steps=2", "run.resume=auto", "seed=1", "train.lr=0.5")
+    assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    run(tmp_path / "a", "run.stop_after_epochs=1")
+    path = tmp_path / "a" / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
+        run(tmp_path / "a", "run.resume=auto")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"the loss is .* in epoch 1: lower train\.lr"):
+        run(tmp_path / "a", "train.lr=1e30", "train.optimizer=sgd", "train.momentum=0.0")
+
+
+def test_too_short_stages_are_announced(tmp_path, capsys):
+    run(tmp_path / "a", "train.max_steps=4", "adapt.theta_lr=3e-4", "adapt.none_rule=literal")
+    assert "warning: no edge is likely to change: the quickest needs about 1,667 steps" in capsys.readouterr().out
+    run(tmp_path / "b", "train.max_steps=4", "adapt.theta_lr=0.5")
+    assert "warning" not in capsys.readouterr().out
+
+
+def test_several_processes_are_refused(tmp_path, monkeypatch):
+    from accelerate import Accelerator
+
+    monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 2))
+    with pytest.raises(ValueError, match="2 processes were started"):
+        run(tmp_path / "a")
+    assert not (tmp_path / "a").exists()

@@ -1,0 +1,145 @@
+"""The ResNets: exact counts, edges, timm's backbone contract, foreign weights."""
+
+import pytest
+import timm
+import torch
+import torchvision
+from timm.data import resolve_model_data_config
+from torch import nn
+
+import ssl_adapt
+from ssl_adapt.adaptation.cost import count_macs, count_parameters
+from ssl_adapt.backbones.resnet_weights import load_torchvision_weights
+from ssl_adapt.objectives.simclr import create_projector
+
+COUNTS = [
+    ("resnet20", {"num_classes": 10}, 32, 269_722, 40_551_040),
+    ("resnet20", {"num_classes": 200}, 64, 282_072, 162_214_400),
+    ("resnet20", {"num_classes": 10, "shortcut": "B"}, 32, 272_474, 40_813_184),
+    ("resnet50_cifar", {"num_classes": 0}, 32, 23_500_352, 1_297_809_408),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments", "px", "parameters", "macs"), COUNTS)
+def test_parameters_and_multiply_adds(name, arguments, px, parameters, macs):
+    model = timm.create_model(name, **arguments)
+    assert count_parameters(model) == parameters
+    assert count_macs(model, torch.zeros(1, 3, px, px)) == macs
+
+
+def test_resnet50_with_the_simclr_head():
+    network = nn.Sequential(timm.create_model("resnet50_cifar", num_classes=0), create_projector(2048, 512, 128))
+    assert count_parameters(network) == 24_615_616
+    assert count_macs(network, torch.zeros(1, 3, 32, 32)) == 1_298_923_520
+
+
+def test_counting_changes_no_mode():
+    model = timm.create_model("resnet20")
+    model.layer1.eval()
+    count_macs(model, torch.zeros(1, 3, 32, 32))
+    assert model.training
+    assert not model.layer1.training
+
+
+def test_edges_by_kind():
+    kinds = {}
+    for name in ("resnet20", "resnet50_cifar"):
+        specs = timm.create_model(name, width=8).edge_specs()
+        kinds[name] = {kind: sum(spec.kind == kind for spec in specs) for kind in ("operation", "identity", "none")}
+    assert kinds["resnet20"] == {"operation": 18, "identity": 9, "none": 0}
+    assert kinds["resnet50_cifar"] == {"operation": 48 + 4, "identity": 12, "none": 48}
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet50_cifar"])
+def test_specs_say_the_shapes_that_flow(name):
+    """Every edge maps (in_channels, H) to (out_channels, ceil(H / stride)), seen in a forward pass."""
+    model = timm.create_model(name, width=8)
+    specs = {spec.name: spec for spec in model.edge_specs()}
+    seen = {}
+    for edge in specs:
+        module = model.get_submodule(edge)
+        module.register_forward_hook(lambda _, x, y, edge=edge: seen.update({edge: (x[0].shape, y.shape)}))
+    model(torch.zeros(2, 3, 18, 18))
+    for edge, (before, after) in seen.items():
+        spec = specs[edge]
+        assert (before[1], after[1]) == (spec.in_channels, spec.out_channels)
+        assert after[2] == -(-before[2] // spec.stride)
+    assert {spec.name for spec in specs.values() if spec.kind == "operation"} <= set(seen)
+    nulls = [spec for spec in specs.values() if spec.kind == "none"]
+    for spec in nulls:  # an identity of the right shape can be summed into its node
+        ssl_adapt.apply_architecture(
+            fresh := timm.create_model(name, width=8),
+            ssl_adapt.Architecture(name, {}, {edge: "identity" if edge == spec.name else "original" for edge in specs}),
+        )
+        fresh(torch.zeros(1, 3, 18, 18))
+
+
+@pytest.mark.parametrize("name", ["resnet20", "resnet50_cifar"])
+def test_backbone_contract_of_timm(name):
+    model = timm.create_model(name, width=8, num_classes=7, in_chans=1, drop_rate=0.1).eval()
+    x = torch.randn(2, 1, 32, 32)
+    features = model.forward_features(x)
+    assert features.shape[1] == model.num_features == model.head_hidden_size
+    assert model(x).shape == (2, 7) == model.forward_head(features).shape
+    assert torch.equal(model.forward_head(features), model(x))
+    pooled = model.forward_head(features, pre_logits=True)
+    assert pooled.shape == (2, model.num_features)
+    assert isinstance(model.get_classifier(), nn.Linear)
+    model.reset_classifier(3)
+    assert model(x).shape == (2, 3)
+    model.reset_classifier(0)
+    assert torch.equal(model(x), pooled)
+    model.reset_classifier(0, "")
+    assert torch.equal(model(x), features)
+    assert set(model.group_matcher()) == {"stem", "blocks"}
+    with pytest.raises(ValueError, match="checkpointing"):
+        model.set_grad_checkpointing()
+    final, intermediates = model.forward_intermediates(x)
+    assert torch.equal(final, features)
+    assert torch.equal(intermediates[-1], features)
+    assert len(intermediates) == len(model.feature_info)
+    early = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)
+    assert torch.equal(early[0], intermediates[1])
+
+
+@pytest.mark.parametrize(("name", "out_indices"), [("resnet20", (0, 1, 2, 3)), ("resnet50_cifar", (1, 3))])
+def test_features_only(name, out_indices):
+    model = timm.create_model(name, width=8, features_only=True, out_indices=out_indices)
+    outputs = model(torch.zeros(1, 3, 32, 32))
+    assert [output.shape[1] for output in outputs] == model.feature_info.channels()
+    assert [32 // output.shape[2] for output in outputs] == model.feature_info.reduction()
+    assert len(outputs) == len(out_indices)
+
+
+def test_data_config_and_input_channels():
+    model = timm.create_model("resnet20", pretrained_cfg_overlay={"mean": (0.1, 0.2, 0.3), "input_size": (3, 16, 16)})
+    config = resolve_model_data_config(model)
+    assert config["mean"] == (0.1, 0.2, 0.3)
+    assert config["input_size"] == (3, 16, 16)
+
+
+@pytest.mark.parametrize("source", ["torchvision", "timm"])
+def test_weights_of_a_resnet50_load_where_shapes_agree(source):
+    """All but the 7x7 stem and the classifier; the blocks then compute what the source's blocks do."""
+    torch.manual_seed(0)
+    other = torchvision.models.resnet50() if source == "torchvision" else timm.models.resnet50()
+    for module in other.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.running_mean)
+    model = timm.create_model("resnet50_cifar", num_classes=10)
+    missing = load_torchvision_weights(model, other.state_dict())
+    assert sorted(missing) == ["fc.bias", "fc.weight", "stem.conv.weight"]
+    x = torch.randn(2, 64, 8, 8).relu()
+    other.eval()
+    model.eval()
+    expected = other.layer3(other.layer2(other.layer1(x)))
+    before = x
+    for stage in ("layer1", "layer2", "layer3"):
+        for block in getattr(model, stage):
+            before, x = x, block(before, x)
+    torch.testing.assert_close(x, expected)
+
+
+def test_weights_that_do_not_fit_are_refused():
+    with pytest.raises(ValueError, match="none of these weights fits"):
+        load_torchvision_weights(timm.create_model("resnet20"), {"features.0.weight": torch.zeros(1)})
