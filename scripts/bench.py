@@ -14,7 +14,8 @@ def main() -> None:
     try:
         run_suite(parse_options(sys.argv[1:]))
     except (ValueError, DisagreementError) as error:
-        sys.exit(f"error: {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,7 @@ import sys
 
 from rich.console import Console
 
-from ssl_adapt.evaluation.arguments import describe_keys, read_arguments
-from ssl_adapt.evaluation.knn import KnnProtocol
+from ssl_adapt.arguments import describe_keys, read_arguments
 from ssl_adapt.evaluation.network import find_run_recipe
 from ssl_adapt.evaluation.score import SCORE_KEYS, SCORE_USAGE, RunDefaults, create_settings, score_model
 from ssl_adapt.evaluation.score_report import print_scores, scores_to_json
@@ -18,9 +17,7 @@ def run_defaults(model: str) -> RunDefaults | None:
         return None
     recipe = load_recipe([f"recipe={path}"])
     data, knn = recipe.data, recipe.knn
-    temperature = knn.temperature if knn.weighting == "exp" else None
-    protocol = KnnProtocol(layer="backbone", k=knn.k, temperature=temperature, weighting=knn.weighting)
-    return RunDefaults(data.name, data.root, data.workers, protocol)
+    return RunDefaults(data.name, data.root, data.workers, knn.k, knn.temperature, knn.weighting)
 
 
 def main() -> None:

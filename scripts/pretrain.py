@@ -3,6 +3,7 @@
 import sys
 
 from ssl_adapt.recipe import describe_recipes, load_recipe
+from ssl_adapt.training.pretrain import pretrain
 
 
 def main() -> None:
@@ -10,10 +11,7 @@ def main() -> None:
         print(describe_recipes())
         return
     try:
-        recipe = load_recipe(sys.argv[1:])
-        from ssl_adapt.training.pretrain import pretrain  # after the check, as torch takes seconds to import
-
-        pretrain(recipe)
+        pretrain(load_recipe(sys.argv[1:]))
     except (ValueError, FloatingPointError) as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -7,16 +7,16 @@ from pathlib import Path
 import faiss
 import torch
 
-LIBRARIES = ("torch", "torchvision", "kornia", "timm", "lightly")
+LIBRARIES = ("torchvision", "kornia", "timm", "lightly")
 
 
 def describe_environment(device: torch.device) -> dict[str, str]:
     """Name -> version or description, for the head of the tables and for the JSON."""
-    versions = {name: _version(name) for name in LIBRARIES}
-    versions["faiss"] = str(faiss.__version__)  # its distribution is faiss-gpu or faiss-cpu
     return {
         "python": platform.python_version(),
-        **versions,
+        "torch": str(torch.__version__),  # with the build, cpu or CUDA
+        **{name: _version(name) for name in LIBRARIES},
+        "faiss": str(faiss.__version__),  # its distribution is faiss-gpu or faiss-cpu
         "threads": f"torch {torch.get_num_threads()}, faiss {faiss.omp_get_max_threads()}",
         "cpu": _cpu_model(),
         "gpu": torch.cuda.get_device_name(device) if device.type == "cuda" else "not used",

@@ -22,8 +22,8 @@ def show_environment(console: Console, environment: Mapping[str, str]) -> None:
 def show_result(console: Console, result: Result) -> None:
     """Print what is compared and a row for each contender, also for those that are faster than ours."""
     comparison = result.comparison
-    title = f"\n[bold]{comparison.name}[/bold]\n{comparison.shows}"
-    table = Table(title=title, title_justify="left", title_style="", header_style="dim", box=None, pad_edge=False)
+    console.print(f"\n[bold]{comparison.name}[/bold]\n{comparison.shows}")
+    table = Table(header_style="dim", box=None, pad_edge=False)
     table.add_column("contender")
     for column in ("median ms", "IQR ms", f"time / {result.reference}", f"{comparison.unit}/s"):
         table.add_column(column, justify="right")
@@ -48,7 +48,7 @@ def to_json_values(result: Result) -> dict[str, Any]:
         "notes": list(comparison.notes),
         "contenders": [
             {
-                "name": name.strip(),
+                "name": name,
                 "median_ms": 1e3 * timing.median_sec,
                 "iqr_ms": 1e3 * timing.iqr_sec,
                 "ratio": result.ratio(name),

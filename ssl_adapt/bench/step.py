@@ -41,11 +41,7 @@ def compare_supervised_steps(
     plain = timm.create_model("resnet20", width=width, num_classes=CLASSES)
     plain.to(memory_format=memory_format).to(device)
     mixed, naive = deepcopy(plain), deepcopy(plain)
-    adaptation = Adaptation(mixed)
-    train_weights = create_step(mixed, loss, _weight_optimizer(mixed))
-    train_theta = create_step(
-        mixed, loss, _theta_optimizer(adaptation.theta_parameters()), adaptation.architecture_pass
-    )
+    train_weights, train_theta = create_alternation(mixed, loss)
 
     def train_both() -> None:
         train_weights()
@@ -58,8 +54,8 @@ def compare_supervised_steps(
         contenders={
             "plain step": create_step(plain, loss, _weight_optimizer(plain)),
             "architecture stage": train_both,
-            "  its weights' half": train_weights,
-            "  its theta half": train_theta,
+            "weights' half of it": train_weights,
+            "theta half of it": train_theta,
             "naive alternation": create_naive_alternation(naive, loss),
         },
         unit="images",
@@ -85,8 +81,19 @@ def create_step(
     return step
 
 
+def create_alternation(network: nn.Module, loss: Loss) -> tuple[Callable[[], None], Callable[[], None]]:
+    """The two halves of a step of the architecture stage, as the training loop has them: weights, then theta.
+
+    The network's edges become mixed, in place.
+    """
+    adaptation = Adaptation(network)
+    theta_optimizer = _theta_optimizer(adaptation.theta_parameters())
+    train_weights = create_step(network, loss, _weight_optimizer(network))
+    return train_weights, create_step(network, loss, theta_optimizer, adaptation.architecture_pass)
+
+
 def create_naive_alternation(network: nn.Module, loss: Loss) -> Callable[[], None]:
-    """Both halves of a step without any care for what a half does not need, as a function."""
+    """Both halves as one function, each computing all gradients; the network's edges change in place."""
     weight_optimizer = _weight_optimizer(network)
     theta_optimizer = _theta_optimizer(mix_naively(network).values())
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import timm
 import torch
+from timm.data.config import resolve_model_data_config
 from torch import nn
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -62,7 +63,7 @@ def load_network(name: str, *, pretrained: bool) -> nn.Module:
         if is_plain and pretrained and not _has_weights(name):
             raise ValueError("timm has no weights for it; type pretrained=false for random ones")
         with torch.random.fork_rng(devices=[]):
-            torch.random.default_generator.manual_seed(RANDOM_SEED)
+            torch.default_generator.manual_seed(RANDOM_SEED)
             model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # timm, the hub and safetensors have no common class of errors
         reason = " ".join(str(error).split()) or type(error).__name__
@@ -82,7 +83,7 @@ def input_size_px(network: nn.Module, asked_px: int | None) -> int:
     Raises:
         ValueError: the network can't take square RGB images of that size.
     """
-    config = timm.data.resolve_model_data_config(network)
+    config = resolve_model_data_config(network)
     channels, height, width = config["input_size"]
     if channels != 3:
         raise ValueError(f"this network takes images of {channels} channels; kNN is scored on RGB images")
@@ -106,6 +107,6 @@ def _describe_unknown(model: str) -> str:
         return f"there is no folder {model.removeprefix(LOCAL)}{hub}"
     if (Path("runs") / model).is_dir():
         return f"unknown model {model!r}; did you mean runs/{model}?"
-    near = difflib.get_close_matches(model, timm.list_models(), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "timm.list_models() has the names"
-    return f"unknown model {model!r}; {hint} A run or an export is given by its folder"
+    near = difflib.get_close_matches(model, timm.list_models(), n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "timm.list_models() has the names;"
+    return f"unknown model {model!r}; {hint} a run or an export is given by its folder"

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, get_args
 
-import timm
 import torch
+from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
+from ssl_adapt.arguments import NEW_FILE, POSITIVE, TEXT, TRUE_OR_FALSE, Key, one_of, whole_number
 from ssl_adapt.data import DATA_NAMES, ImageSet, load_image_splits
-from ssl_adapt.evaluation.arguments import NEW_FILE, POSITIVE, TEXT, TRUE_OR_FALSE, Key, one_of, whole_number
 from ssl_adapt.evaluation.features import extract_features, raw_pixels
 from ssl_adapt.evaluation.knn import PRESETS, KnnProtocol, KnnResult, Weighting, evaluate_knn
 from ssl_adapt.evaluation.network import find_network, input_size_px, load_network
@@ -33,7 +33,7 @@ SCORE_KEYS = {
     "weighting": Key(one_of(get_args(Weighting)), "weight of a vote: by cosine, or one each", "the protocol's"),
     "baselines": Key(TRUE_OR_FALSE, "also score the network with random weights (seed 0) and raw pixels", "true"),
     "pretrained": Key(TRUE_OR_FALSE, "false: a network of timm with random weights (seed 0)", "true"),
-    "batch_size": Key(whole_number(1), "images at a time; does not change the score", "500"),
+    "batch_size": Key(whole_number(1), "images that the network sees at a time", "500"),
     "device": Key(TEXT, "where the network runs, such as cuda, cuda:1 or cpu", "cuda where there is one, else cpu"),
     "workers": Key(whole_number(0), "processes that decode images that do not fit into memory", "the run's; else 4"),
     "json": Key(NEW_FILE, "also write the scores to this file", "none is written"),
@@ -46,14 +46,26 @@ class RunDefaults(NamedTuple):
     data: str
     root: str | None
     workers: int
-    protocol: KnnProtocol
+    k: int
+    temperature: float
+    weighting: Weighting
+
+    @property
+    def protocol(self) -> KnnProtocol:
+        """Its protocol, on the features of the backbone: an export holds no projector."""
+        temperature = self.temperature if self.weighting == "exp" else None
+        return KnnProtocol(layer="backbone", k=self.k, temperature=temperature, weighting=self.weighting)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ScoreSettings:
-    """What is scored, on which images, and how; the attributes are the keys of `SCORE_KEYS`."""
+    """What is scored, on which images, and how.
+
+    The attributes are the keys of `SCORE_KEYS`, and `network`, the name for `timm.create_model` of `model`.
+    """
 
     model: str
+    network: str
     data: str
     root: str | None
     image_px: int | None
@@ -99,8 +111,13 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
     `data` other than the run's takes no `root` from it; a `protocol` replaces the run's.
 
     Raises:
-        ValueError: no data is named, the protocol is contradictory, or the device does not work.
+        ValueError: there is no such model, no data is named, the protocol is contradictory, or the device does
+            not work.
     """
+    network = find_network(given["model"])
+    pretrained = given.get("pretrained", True)
+    if not pretrained and ":" in network:
+        raise ValueError(f"pretrained=false is for names of timm, and {given['model']} is none: leave it out")
     data = given.get("data", run and run.data)
     if data is None:
         raise ValueError(
@@ -109,12 +126,13 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
         )
     return ScoreSettings(
         model=given["model"],
+        network=network,
         data=data,
         root=given.get("root", run.root if run and "data" not in given else None),
         image_px=given.get("image_px"),
         protocol=_create_protocol(given, run),
         baselines=given.get("baselines", True),
-        pretrained=given.get("pretrained", True),
+        pretrained=pretrained,
         batch_size=given.get("batch_size", 500),
         device=_create_device(given.get("device", "cuda" if torch.cuda.is_available() else "cpu")),
         workers=given.get("workers", run.workers if run else 4),
@@ -130,10 +148,7 @@ def score_model(settings: ScoreSettings) -> Scores:
     Raises:
         ValueError: the model or the data can't be used; the message says what to type.
     """
-    name = find_network(settings.model)
-    if not settings.pretrained and ":" in name:
-        raise ValueError(f"pretrained=false is for names of timm, and {settings.model} is none: leave it out")
-    network = load_network(name, pretrained=settings.pretrained)
+    network = load_network(settings.network, pretrained=settings.pretrained)
     image_px = input_size_px(network, settings.image_px)
     bank, queries = _load_labelled(settings, image_px)
     with_random = settings.baselines and settings.pretrained
@@ -158,15 +173,17 @@ def score_model(settings: ScoreSettings) -> Scores:
         image_px,
         bank.classes,
         model=score_network(network),
-        random_weights=score_network(load_network(name, pretrained=False)) if with_random else None,
+        random_weights=score_network(load_network(settings.network, pretrained=False)) if with_random else None,
         raw_pixels=score(raw_pixels(bank), raw_pixels(queries)) if with_pixels else None,
     )
 
 
 def _create_protocol(given: Mapping[str, Any], run: RunDefaults | None) -> KnnProtocol:
     """The preset or the run's protocol, with the parts that were given."""
-    is_run = run is not None and "protocol" not in given
-    protocol = run.protocol if run and is_run else KnnProtocol.preset(given.get("protocol", "simclr_cifar"))
+    if run and "protocol" not in given:
+        protocol = run.protocol
+    else:
+        protocol = KnnProtocol.preset(given.get("protocol", "simclr_cifar"))
     changes = {part: given[part] for part in ("k", "temperature", "weighting") if part in given}
     weighting = changes.get("weighting", protocol.weighting)
     if weighting == "majority" and "temperature" in changes:
@@ -185,7 +202,7 @@ def _create_device(name: str) -> torch.device:
     try:
         torch.zeros(1, device=name).cpu()  # fails for a name that is none and for hardware that is not there
     except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
+        reason = str(error).splitlines()[0][:100]
         raise ValueError(f"device={name} does not work here ({reason}); type device=cpu") from error
     return torch.device(name)
 
@@ -214,7 +231,7 @@ def _load_labelled(settings: ScoreSettings, image_px: int) -> tuple[ImageSet, Im
 
 
 def _extract(network: nn.Module, image_set: ImageSet, settings: ScoreSettings) -> Tensor:
-    config = timm.data.resolve_model_data_config(network)
+    config = resolve_model_data_config(network)
     return extract_features(
         network,
         image_set,

@@ -16,7 +16,7 @@ from ssl_adapt.training.run_folder import RunFolder
 from ssl_adapt.training.run_log import RunLog, short_time
 from ssl_adapt.training.schedules import Stages, steps_to_change
 
-TRIAL_IMAGES = 512  # on either side of the kNN, at most, while a run sees less than one epoch
+TRIAL_IMAGES = 512  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
 LANDMARKS = {
     "raw_pixels": "raw pixels",
     "untrained": "untrained network",
@@ -29,14 +29,14 @@ LANDMARKS = {
 def create_monitor(
     recipe: Recipe, train_set: ImageSet, test_set: ImageSet | None, stages: Stages, device: torch.device
 ) -> FeatureMonitor:
-    """kNN of the test images in the bank of the training images; a run of less than an epoch takes a sample.
+    """kNN of the test images in the bank of the training images; a trial takes a sample of both.
 
     Raises:
         ValueError: if knn.k is larger than the bank.
     """
     knn = recipe.knn
     queries = test_set if train_set.labels is not None else None
-    if stages.total_steps < stages.steps_per_epoch:
+    if 10 * stages.total_steps < stages.steps_per_epoch:
         limit = max(TRIAL_IMAGES, 2 * knn.k)
         train_set = _sample(train_set, limit, recipe.seed)
         queries = queries and _sample(queries, limit, recipe.seed)

@@ -1,0 +1,47 @@
+# Every target makes its own environment in .venv and needs nothing else but Python >= 3.11.
+PYTHON ?= python3
+DATA ?= digits
+DATA_ROOT ?=
+RECIPE := quickstart$(if $(filter-out digits,$(DATA)),_$(DATA))
+BIN := .venv/bin
+
+.PHONY: help quickstart test test-slow lint format bench clean
+help:
+	@echo "make quickstart [DATA=cifar10 [DATA_ROOT=folder or tar]]   pre-train with adaptation, evaluate, export, reload"
+	@echo "make test | test-slow | lint | format | bench | clean"
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable ".[dev]"
+	touch $@
+
+quickstart: .venv/installed
+	rm -rf runs/$(RECIPE)
+	$(BIN)/python scripts/pretrain.py recipe=$(RECIPE) $(if $(DATA_ROOT),data.root=$(DATA_ROOT))
+	$(BIN)/python scripts/knn_eval.py model=runs/$(RECIPE)
+
+test: lint
+	$(BIN)/python -m pytest
+
+test-slow: .venv/installed-dev
+	$(BIN)/python -m pytest -m slow
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: .venv/installed-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: .venv/installed-dev
+	$(BIN)/python scripts/bench.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -1,0 +1,74 @@
+"""The rules of the house that no linter knows."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from ssl_adapt.data import DATA_NAMES
+from ssl_adapt.recipe import available_recipes
+from ssl_adapt.recipe.keys import schema_keys
+
+ROOT = Path(__file__).parent.parent
+SOURCES = sorted((ROOT / "ssl_adapt").rglob("*.py"))
+SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+
+
+def test_sizes():
+    assert len(SOURCES) > 30
+    assert len(SCRIPTS) >= 3
+    for path in (*SOURCES, *sorted((ROOT / "tests").glob("*.py"))):
+        assert len(path.read_text().splitlines()) <= 300, path
+    for path in SCRIPTS:
+        assert len(path.read_text().splitlines()) <= 40, path
+
+
+def test_functions_are_short():
+    seen = 0
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef):
+                seen += 1
+                start = node.body[1].lineno if ast.get_docstring(node) and len(node.body) > 1 else node.lineno
+                limit = 75 if node.name == "pretrain" else 60  # the loop is one function, to be read top to bottom
+                assert node.end_lineno - start < limit, f"{path}: {node.name}"
+    assert seen > 150
+
+
+def test_public_functions_have_docstrings():
+    seen = 0
+    for path in SOURCES:
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+                seen += 1
+                assert ast.get_docstring(node), f"{path}: {node.name}"
+    assert seen > 80
+
+
+def test_the_heart_depends_on_torch_alone():
+    allowed = {"torch", "ssl_adapt.adaptation", "collections", "contextlib", "dataclasses", "difflib", "json", "typing"}
+    modules = set()
+    for path in (ROOT / "ssl_adapt" / "adaptation").glob("*.py"):
+        modules |= set(re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE))
+    assert len(modules) > 5
+    assert {m for m in modules if not any(m == a or m.startswith(f"{a}.") for a in allowed)} == set()
+
+
+@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+def test_documents_name_what_exists(document):
+    text = (ROOT / document).read_text()
+    keys = set(schema_keys())
+    sections = {key.partition(".")[0] for key in keys} - {"name", "seed"}
+    named = set(re.findall(rf"\b((?:{'|'.join(sections)})\.[a-z_]+)=", text))
+    assert named <= keys
+    paths = set(re.findall(r"\b((?:scripts|ssl_adapt|recipes)/[\w/]+\.(?:py|yaml))", text))
+    assert paths
+    for path in paths:
+        assert (ROOT / path).exists(), path
+    for recipe in re.findall(r"recipe=([a-z]\w*)\b(?!/)", text):
+        assert recipe in {*available_recipes(), "runs"}
+
+
+def test_data_names_of_schema_and_loader_agree():
+    assert schema_keys()["data.name"].choices == DATA_NAMES
