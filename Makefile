@@ -20,9 +20,9 @@ help:
 	touch $@
 
 quickstart: .venv/installed
-	rm -rf runs/$(RECIPE)
-	$(BIN)/python scripts/pretrain.py recipe=$(RECIPE) $(if $(DATA_ROOT),data.root=$(DATA_ROOT))
-	$(BIN)/python scripts/knn_eval.py model=runs/$(RECIPE)
+	rm -rf runs/make_$(RECIPE)
+	$(BIN)/python scripts/pretrain.py recipe=$(RECIPE) run.dir=runs/make_$(RECIPE) $(if $(DATA_ROOT),data.root="$(DATA_ROOT)")
+	$(BIN)/python scripts/knn_eval.py model=runs/make_$(RECIPE)
 
 test: lint
 	$(BIN)/python -m pytest

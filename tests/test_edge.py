@@ -116,7 +116,7 @@ def test_closed_forms_of_the_gradient():
     for kind, (operation, expected) in cases.items():
         theta = nn.Parameter(torch.tensor([0.3, 0.2, 0.7]).double())
         (MixedEdge(spec_of(kind), operation, theta, "pad")(x) * g).sum().backward()
-        torch.testing.assert_close(theta.grad, torch.tensor(list(map(float, expected))).double())
+        torch.testing.assert_close(theta.grad, torch.stack([torch.as_tensor(e).detach() for e in expected]).double())
         assert theta.grad[0] == 0
 
 
@@ -187,6 +187,19 @@ def test_the_scale_is_folded_into_a_final_batchnorm_only():
     assert last_norm_name(nn.Sequential(create_conv_bn(3, 4, 3), nn.ReLU())) is None
     assert last_norm_name(nn.Sequential(nn.BatchNorm2d(4, affine=False))) is None
     assert last_norm_name(nn.Identity()) is None
+
+
+def test_operations_that_return_another_precision():
+    """As a LayerNorm under autocast does: float32 from a bfloat16 input."""
+    x = torch.randn(2, 4, 5, 5).bfloat16().requires_grad_()
+    theta = nn.Parameter(torch.tensor([0.0, 0.5, 1.0]))
+
+    class Upcast(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.float() * 2
+
+    MixedEdge(spec_of("operation"), Upcast(), theta, "pad")(x).sum().backward()
+    assert theta.grad[1].item() == pytest.approx(x.float().sum().item(), rel=1e-2)
 
 
 def test_half_precision_gradient_of_theta_is_summed_in_float32():

@@ -69,13 +69,28 @@ def test_loaded_networks_take_timm_options(tmp_path):
     assert len(features(torch.zeros(1, 3, 16, 16))) == 4
 
 
-def test_an_export_is_replaced_whole(tmp_path):
-    model = timm.create_model("resnet20", width=4)
-    (tmp_path / "export").mkdir()
-    (tmp_path / "export" / "old").write_text("x")
-    export_timm(model, tmp_path / "export")
-    assert not (tmp_path / "export" / "old").exists()
+def test_an_export_is_replaced_and_nothing_else_is(tmp_path):
+    first, second = (timm.create_model("resnet20", width=4) for _ in range(2))
+    export_timm(first, tmp_path / "export")
+    export_timm(second, tmp_path / "export")
+    assert torch.equal(load(tmp_path / "export").stem.conv.weight, second.stem.conv.weight)
     assert [path.name for path in tmp_path.iterdir()] == ["export"]
+    (tmp_path / "export" / "thesis.tex").write_text("x")
+    (tmp_path / "file").write_text("x")
+    for occupied in ("export", "file"):
+        with pytest.raises(ValueError, match="holds something else than an export"):
+            export_timm(first, tmp_path / occupied)
+    assert (tmp_path / "export" / "thesis.tex").read_text() == "x"
+
+
+@pytest.mark.parametrize("arguments", [{"global_pool": "max"}, {"in_chans": 1}, {"drop_rate": 0.5}])
+def test_arguments_that_change_the_features_are_kept(tmp_path, arguments):
+    model = timm.create_model("resnet20", width=4, **arguments)
+    loaded = load(export_timm(model, tmp_path / "export", extra_args={"pretrained": True}))
+    x = torch.randn(2, arguments.get("in_chans", 3), 32, 32)
+    model.reset_classifier(0)
+    assert torch.equal(loaded(x), model.eval()(x))
+    assert loaded.pretrained_cfg["input_size"][0] == x.shape[1]
 
 
 def test_other_timm_models_export_too(tmp_path):

@@ -142,7 +142,7 @@ def test_every_option_runs_and_exports(tmp_path, arguments):
 
 
 def test_original_and_adapted_start_from_the_same_weights(tmp_path):
-    """adapt=null is the same run without theta: the first loss is equal."""
+    """adapt=null is the same run without theta: the untrained networks score the same."""
     for name, arguments in (("original", ["adapt=null"]), ("adapted", [])):
         run(tmp_path / name, "train.max_steps=10", "data.batch_size=640", *arguments)
     first = [events(tmp_path / name, "untrained")[0] for name in ("original", "adapted")]
@@ -154,6 +154,9 @@ def test_a_plain_timm_model_trains_without_adaptation(tmp_path):
     assert run(tmp_path / "a", "adapt=null", *arguments) is not None
     with pytest.raises(ValueError, match="declares no edges"):
         run(tmp_path / "b", *arguments)
+    vit = ["model.name=vit_tiny_patch16_224", "model.args={depth: 1}", "data.image_px=32", "adapt=null"]
+    with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 can't take RGB images of data\.image_px=32"):
+        run(tmp_path / "b", *vit)
     assert not (tmp_path / "b").exists()
 
 
@@ -187,6 +190,34 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     with pytest.raises(ValueError, match=r"other values: seed \(0, now 1\), train\.lr"):
         run(tmp_path / "a", "train.max_steps=2", "run.resume=auto", "seed=1", "train.lr=0.5")
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == before
+
+
+def test_a_run_without_a_checkpoint_starts_over(tmp_path):
+    with pytest.raises(FloatingPointError):
+        run(tmp_path / "a", "train.lr=1e30", "train.optimizer=sgd", "train.momentum=0.0")
+    assert run(tmp_path / "a", "train.max_steps=2") is not None
+    assert len(events(tmp_path / "a", "untrained")) == 1
+
+
+def test_stopping_again_where_it_stopped_stays_there(tmp_path):
+    assert run(tmp_path / "a", "run.stop_after_epochs=1") is None
+    assert run(tmp_path / "a", "run.stop_after_epochs=1", "run.resume=auto") is None
+    (tmp_path / "a" / "metrics.jsonl").write_text("")  # lost: the run goes on without its past
+    assert run(tmp_path / "a", "run.resume=auto") is not None
+
+
+def test_trackers(tmp_path, monkeypatch):
+    run(tmp_path / "a", "train.max_steps=2", "run.trackers=[tensorboard]")
+    assert len(list((tmp_path / "a").rglob("events.out.tfevents*"))) >= 1
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"wandb is not installed: pip install 'ssl-adapt\[wandb\]'"):
+        run(tmp_path / "b", "run.trackers=[wandb]")
+
+
+def test_a_file_in_the_place_of_the_folder(tmp_path):
+    (tmp_path / "a").write_text("x")
+    with pytest.raises(ValueError, match="is a file: name a folder"):
+        run(tmp_path / "a")
 
 
 def test_a_damaged_checkpoint_is_named(tmp_path):

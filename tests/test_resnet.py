@@ -17,6 +17,7 @@ COUNTS = [
     ("resnet20", {"num_classes": 200}, 64, 282_072, 162_214_400),
     ("resnet20", {"num_classes": 10, "shortcut": "B"}, 32, 272_474, 40_813_184),
     ("resnet50_cifar", {"num_classes": 0}, 32, 23_500_352, 1_297_809_408),
+    ("resnet20_bottleneck", {"num_classes": 0}, 16, 339_060, 13_143_040),  # ours: seen once, pinned here
 ]
 
 
@@ -138,6 +139,20 @@ def test_weights_of_a_resnet50_load_where_shapes_agree(source):
         for block in getattr(model, stage):
             before, x = x, block(before, x)
     torch.testing.assert_close(x, expected)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"shortcut": "b"}, "shortcut='b' is not one of A, B"),
+        ({"block": "bottle"}, "block='bottle' is not one of basic, bottleneck"),
+        ({"layers": ()}, "at least one stage"),
+        ({"width": 0}, "positive numbers"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        timm.create_model("resnet20", **arguments)
 
 
 def test_weights_that_do_not_fit_are_refused():

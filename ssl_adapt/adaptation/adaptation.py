@@ -39,7 +39,7 @@ class Adaptation:
     """Makes a network's edges mixed, owns theta, and fixes the architecture that theta chose.
 
     Args:
-        model: a plain network that declares its edges; it is changed in place.
+        model: a plain network that declares its edges, on the device where it will train; it is changed in place.
         sharing: "full" gives each edge its own theta; "cell" gives one theta to the edges at the same
             place of cells of the same type.
         shape_change: what the identity is at an edge whose output has another shape than its input: "pad"
@@ -49,7 +49,8 @@ class Adaptation:
         none_threshold: see `none_rule`.
 
     Raises:
-        ValueError: if the network declares no edges or an argument is none of the words above.
+        ValueError: if the network declares no edges, or is mixed or adapted already, or an argument is none of
+            the words above.
 
     Source: the paper, section "Methodology"; "threshold" and "project" are ours.
     """
@@ -75,7 +76,9 @@ class Adaptation:
         self.shape_change = shape_change
         self.none_rule = none_rule
         self.none_threshold = none_threshold
-        self._group_of = {spec.name: _group_name(spec, sharing) for spec in self.edges}
+        if Architecture.of(model).changed:
+            raise ValueError("this network was adapted before; start from a plain one")
+        self._group_of = {spec.name: _group_name(spec, sharing, shape_change) for spec in self.edges}
         device = next(model.parameters()).device
         self.theta: dict[str, nn.Parameter] = {
             group: nn.Parameter(torch.tensor(START, device=device), requires_grad=False)
@@ -129,8 +132,12 @@ class Adaptation:
 
     def derive(self) -> Architecture:
         """The architecture that theta means now; the network stays mixed."""
-        edges = {state.spec.name: state.choice for state in self.states()}
-        return Architecture(model_name(self.model), model_args(self.model), edges, self.shape_change)
+        states = self.states()
+        edges = {state.spec.name: state.choice for state in states}
+        projects = self.shape_change == "project" and any(
+            state.choice == "identity" and state.spec.changes_shape for state in states
+        )
+        return Architecture(model_name(self.model), model_args(self.model), edges, "project" if projects else "pad")
 
     def anneal(self, fraction: float) -> None:
         """Move theta to `fraction` (0..1) of the way from where the first call found it to its one-hot choice.
@@ -193,7 +200,10 @@ class Adaptation:
     def _mix(self, spec: EdgeSpec) -> MixedEdge:
         operation = self.model.get_submodule(spec.name)
         edge = MixedEdge(spec, operation, self.theta[self._group_of[spec.name]], self.shape_change)
-        edge.to(next(self.model.parameters()).device)
+        edge.training = operation.training
+        if edge.identity is not None:
+            weight = next(self.model.parameters())
+            edge.identity.to(weight.device, weight.dtype).train(operation.training)
         replace_module(self.model, spec.name, edge)
         return edge
 
@@ -214,8 +224,11 @@ def one_hot(choice: Choice) -> tuple[float, float, float]:
     return (float(choice == "none"), float(choice == "identity"), float(choice == "original"))
 
 
-def _group_name(spec: EdgeSpec, sharing: Sharing) -> str:
-    return spec.name if sharing == "full" else f"{spec.cell_type}.{spec.place}"
+def _group_name(spec: EdgeSpec, sharing: Sharing, shape_change: ShapeChange) -> str:
+    if sharing == "full":
+        return spec.name
+    lacks_identity = shape_change == "forbid" and spec.changes_shape  # other candidates, so another theta
+    return f"{spec.cell_type}.{spec.place}" + (".changing" if lacks_identity else "")
 
 
 def _fold(operation: nn.Module, scale: Tensor) -> None:

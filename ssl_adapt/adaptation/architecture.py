@@ -139,9 +139,12 @@ def apply_architecture(model: nn.Module, architecture: Architecture) -> None:
     """Turn a plain network into the adapted one, in place: unchosen operations are removed.
 
     Raises:
-        ValueError: if the edges are not those of the network, or a choice is impossible there.
+        ValueError: if the edges are not those of the network, a choice is impossible there, or the network is
+            mixed or adapted already.
     """
     specs = edge_specs(model)
+    if Architecture.of(model).changed:
+        raise ValueError("this network was adapted before; apply the architecture to a plain one")
     check_edge_names(architecture.edges, (spec.name for spec in specs), complete=True)
     for spec in specs:
         choice = architecture.edges[spec.name]
@@ -180,17 +183,16 @@ def chosen_module(
     if choice == "original" or choice == spec.kind:
         return original
     if choice == "none":
-        return Zero(spec.out_channels, spec.stride)
+        return Zero(spec.out_channels, spec.stride).train(original.training)
     module = identity if identity is not None else create_identity(spec, shape_change)
     if module is None:
         raise ValueError(f"edge '{spec.name}' changes its tensor's shape, and shape_change='forbid'")
-    return module
+    return module.train(original.training)
 
 
 def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
-    """Put `module` at the path `name` of `model`, in the training mode of the one it replaces."""
+    """Put `module` at the path `name` of `model`."""
     parent_name, _, child_name = name.rpartition(".")
-    module.train(model.get_submodule(name).training)
     setattr(model.get_submodule(parent_name), child_name, module)
 
 

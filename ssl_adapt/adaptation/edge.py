@@ -125,9 +125,9 @@ def last_norm_name(operation: nn.Module) -> str | None:
 
 
 def _inner_product(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> as a float32 (or float64) scalar, without a temporary where the memory layouts agree."""
-    if a.dtype in (torch.float16, torch.bfloat16):
-        return (a * b).sum(dtype=torch.float32)
+    """<a, b> as a float32 (or float64) scalar; without a temporary where types and memory layouts agree."""
+    if a.dtype != b.dtype or a.dtype in (torch.float16, torch.bfloat16):
+        return (a.float() * b.float()).sum()
     if b.dim() == 4 and b.is_contiguous(memory_format=torch.channels_last):
         a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
     return torch.dot(a.reshape(-1), b.reshape(-1))
@@ -181,7 +181,8 @@ class _Scale(torch.autograd.Function):
 class _Fork(torch.autograd.Function):
     """x and a window of it, whose gradients join as `grad_x + scale * grad_window` in one pass instead of two.
 
-    The sum overwrites `grad_x`: that must be a gradient which nothing else holds, as a convolution's is.
+    The sum overwrites `grad_x`: that must be a gradient which nothing else holds, as a convolution's is. (A full
+    backward hook on that convolution would hold it.)
     """
 
     @staticmethod
@@ -220,7 +221,8 @@ class MixedEdge(nn.Module):
     """theta_none * 0 + theta_id * x + theta_same * op(x).
 
     `theta` is a Parameter of shape (3,), in the order none, identity, same. It is held outside the module's
-    parameters, so that the weights' optimiser, weight decay and data-parallel wrappers never see it.
+    parameters, so that the weights' optimiser, weight decay and data-parallel wrappers never see it. Where the
+    activations are bfloat16, theta_id and the scale of a shortcut act rounded to its 8 bits; gradients do not.
 
     Source: eq. 1 of the paper. The term of `none` is left out, as its value and its gradient are exactly 0.
     """

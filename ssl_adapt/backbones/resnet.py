@@ -41,6 +41,9 @@ class ResNet(nn.Module):
         drop_rate: dropout before the classifier.
         architecture: the choices to apply (an Architecture or its JSON values); None is the plain network.
 
+    Raises:
+        ValueError: if an argument is none of these.
+
     Source: He et al. 2016 for both blocks; https://github.com/leftthomas/SimCLR for the stem.
     """
 
@@ -58,8 +61,9 @@ class ResNet(nn.Module):
         architecture: Architecture | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        _check_arguments(block, layers, width, shortcut)
         self.block = block
-        self.model_args = {"block": block, "layers": list(layers), "width": width, "shortcut": shortcut}
+        self.model_args: dict[str, Any] = {"block": block, "layers": list(layers), "width": width, "shortcut": shortcut}
         self.model_args |= {"in_chans": in_chans}
         self.plans = plan_blocks(block, layers, width)
         self.stem = create_conv_bn(in_chans, width, 3)
@@ -166,6 +170,7 @@ class ResNet(nn.Module):
         """Start a new classifier with `num_classes` outputs (0: none) and, if given, another pooling."""
         self.num_classes = num_classes
         if global_pool is not None:
+            self.model_args["global_pool"] = global_pool
             self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
         self.fc = nn.Linear(self.num_features, num_classes) if num_classes else nn.Identity()
 
@@ -181,6 +186,15 @@ class ResNet(nn.Module):
         """
         if enable:
             raise ValueError("gradient checkpointing is not available for this ResNet")
+
+
+def _check_arguments(block: str, layers: Sequence[int], width: int, shortcut: str) -> None:
+    if block not in BLOCKS:
+        raise ValueError(f"block={block!r} is not one of {', '.join(BLOCKS)}")
+    if shortcut not in ("A", "B"):
+        raise ValueError(f"shortcut={shortcut!r} is not one of A, B")
+    if not layers or min(*layers, width) < 1:
+        raise ValueError(f"layers={list(layers)} and width={width}: give at least one stage, and positive numbers")
 
 
 def _as_list(indices: int | Sequence[int] | None) -> int | list[int] | None:

@@ -221,7 +221,7 @@ class Recipe(Section):
     @property
     def run_dir(self) -> Path:
         """The folder of the run: `run.dir`, or runs/NAME below the current folder."""
-        return Path("runs") / self.name if self.run.dir is None else Path(self.run.dir)
+        return Path("runs") / self.name if self.run.dir is None else Path(self.run.dir).expanduser()
 
     @model_validator(mode="after")
     def _stages_fit_into_the_run(self) -> Recipe:

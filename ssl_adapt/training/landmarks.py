@@ -1,6 +1,7 @@
 """What a run measures and tells at its landmarks: the plan, the baselines, each epoch, the fix, the result."""
 
 from collections import Counter
+from functools import partial
 
 import torch
 from torch import nn
@@ -49,11 +50,15 @@ def create_monitor(
     )
 
 
-def tell_plan(log: RunLog, recipe: Recipe, learner: Learner, monitor: FeatureMonitor, stages: Stages) -> None:
-    """Print what will happen, and a warning where the architecture stage is too short to change any edge."""
+def describe_plan(recipe: Recipe, learner: Learner, monitor: FeatureMonitor, stages: Stages) -> list[tuple[str, str]]:
+    """What will happen, as rows of name and meaning.
+
+    Raises:
+        ValueError: if the network can't take images of the recipe's size.
+    """
     data, px = recipe.data, recipe.data.image_px
     parameters, macs = _plain_cost(recipe)
-    rows = [
+    return [
         ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
         (
             "data",
@@ -68,20 +73,28 @@ def tell_plan(log: RunLog, recipe: Recipe, learner: Learner, monitor: FeatureMon
         ("stages", _describe_stages(stages, recipe)),
         ("kNN", _describe_knn(monitor)),
     ]
-    log.show_plan(rows)
+
+
+def warn_if_too_short(log: RunLog, recipe: Recipe, learner: Learner, stages: Stages) -> None:
+    """Say so where the architecture stage is too short to change any edge."""
     if learner.adaptation and recipe.adapt:
         adapt = recipe.adapt
         quickest = min(
             steps_to_change(
                 kind, theta_lr=adapt.theta_lr, none_rule=adapt.none_rule, none_threshold=adapt.none_threshold
             )
-            for kind in {spec.kind for spec in learner.adaptation.edges}
+            for kind in {
+                spec.kind
+                for spec in learner.adaptation.edges
+                if spec.kind == "operation" or not (adapt.shape_change == "forbid" and spec.changes_shape)
+            }
         )
         if quickest > stages.architecture_steps:
             log.say(
-                f"[yellow]warning: no edge is likely to change: the quickest needs about {quickest:,} steps at "
+                f"warning: no edge is likely to change: the quickest needs about {quickest:,} steps at "
                 f"adapt.theta_lr={adapt.theta_lr:g}, and the architecture stage has {stages.architecture_steps:,}; "
-                "raise adapt.epochs or adapt.theta_lr[/yellow]\n"
+                "raise adapt.epochs or adapt.theta_lr\n",
+                style="yellow",
             )
 
 
@@ -96,17 +109,10 @@ def tell_baselines(log: RunLog, monitor: FeatureMonitor, learner: Learner) -> No
 
 
 def tell_epoch(
-    log: RunLog,
-    recipe: Recipe,
-    monitor: FeatureMonitor,
-    learner: Learner,
-    stages: Stages,
-    *,
-    epoch: int,
-    step: int,
-    loss: float,
+    log: RunLog, monitor: FeatureMonitor, learner: Learner, stages: Stages, *, epoch: int, step: int, loss: float
 ) -> None:
     """Record an epoch (counted from 0) that ended before `step`; evaluate if it is time to."""
+    recipe = learner.recipe
     seconds, steps = log.end_epoch()
     images_per_sec = steps * recipe.data.batch_size / seconds
     stage = stages.name_at_step(step - 1)
@@ -148,7 +154,7 @@ def tell_fix(log: RunLog, folder: RunFolder, monitor: FeatureMonitor, learner: L
         ["edge", "was", "is", "theta none", "identity", "same"],
         [
             [state.spec.name, state.spec.kind, state.choice, *(f"{value:+.3f}" for value in state.theta)]
-            for state in changed or sorted(states, key=_margin)[:3]
+            for state in changed or sorted(states, key=partial(_margin, learner.recipe))[:3]
         ],
     )
     rows = [
@@ -203,10 +209,13 @@ def _measure(log: RunLog, event: str, monitor: FeatureMonitor, learner: Learner,
     return evaluation
 
 
-def _margin(state: EdgeState) -> float:
-    """How far the edge is from another choice: the entry of theta that has to fall, less the one that rises."""
-    _, identity, same = state.theta
-    return -identity if state.spec.kind == "none" else same - max(0.0, identity)
+def _margin(recipe: Recipe, state: EdgeState) -> float:
+    """How far the edge is from another choice: what wins now, less what comes next."""
+    assert recipe.adapt is not None
+    none, identity, same = state.theta
+    if state.spec.kind == "none":
+        return (same if recipe.adapt.none_rule == "literal" else recipe.adapt.none_threshold) - identity
+    return max(identity, same) - none if state.spec.kind == "identity" else same - max(none, identity)
 
 
 def _sample(image_set: ImageSet, limit: int, seed: int) -> ImageSet:
@@ -252,7 +261,13 @@ def _plain_cost(recipe: Recipe) -> tuple[int, int]:
     """Parameters and multiply-adds of the plain backbone, built without memory or random numbers."""
     with torch.device("meta"):
         backbone = create_network(recipe).backbone
-    return count_parameters(backbone), _macs(backbone, recipe.data.image_px)
+    try:
+        return count_parameters(backbone), _macs(backbone, recipe.data.image_px)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"model.name={recipe.model.name} can't take RGB images of data.image_px={recipe.data.image_px}: {reason}"
+        ) from None
 
 
 def _macs(backbone: nn.Module, px: int) -> int:

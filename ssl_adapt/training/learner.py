@@ -107,13 +107,14 @@ def create_learner(recipe: Recipe, accelerator: Accelerator, architecture: Mappi
     Raises:
         ValueError: if timm does not know the model, or it cannot be adapted.
     """
-    network = create_network(recipe).to(accelerator.device).to(memory_format=torch.channels_last)
+    network = create_network(recipe).to(accelerator.device)
     adaptation = theta_optimizer = None
     if architecture is not None:
         apply_architecture(network.backbone, Architecture.from_dict(architecture))
     elif recipe.adapt is not None:
         adaptation = create_adaptation(network.backbone, recipe.adapt)
         theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
+    network.to(memory_format=torch.channels_last)  # on a GPU too (not run on one)
     prepared, weight_optimizer = accelerator.prepare(
         network, create_weight_optimizer(network.parameters(), recipe.train, accelerator.device)
     )

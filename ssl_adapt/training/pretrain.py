@@ -1,5 +1,6 @@
 """The one loop: pre-train with SimCLR while the architecture adapts, then export."""
 
+import importlib.util
 import math
 from collections.abc import Iterator
 from itertools import islice
@@ -14,11 +15,12 @@ from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.checkpoint import random_state, set_random_state
 from ssl_adapt.training.landmarks import (
     create_monitor,
+    describe_plan,
     tell_baselines,
     tell_epoch,
     tell_fix,
-    tell_plan,
     tell_result,
+    warn_if_too_short,
 )
 from ssl_adapt.training.learner import create_learner
 from ssl_adapt.training.run_folder import RunFolder
@@ -36,73 +38,71 @@ def pretrain(recipe: Recipe) -> Path | None:
     """
     folder = RunFolder(recipe)
     accelerator = create_accelerator(recipe)
+    device = accelerator.device
     train_set, test_set = load_image_splits(recipe.data.name, root=recipe.data.root, image_px=recipe.data.image_px)
     stages = create_stages(recipe, len(train_set))
-    monitor = create_monitor(recipe, train_set, test_set, stages, accelerator.device)
+    monitor = create_monitor(recipe, train_set, test_set, stages, device)
+    saved = folder.load_checkpoint()
     torch.manual_seed(recipe.seed)
-    saved = folder.checkpoint
     learner = create_learner(recipe, accelerator, saved and saved["learner"]["architecture"])
-    views = SimclrViews(create_view_settings(recipe)).to(accelerator.device)
+    views = SimclrViews(create_view_settings(recipe)).to(device)
+    plan = describe_plan(recipe, learner, monitor, stages)
 
     folder.create()
-    log = RunLog(folder.path, accelerator, keep_bytes=saved["metrics_bytes"] if saved else 0)
-    step, first_epoch = 0, 0
-    tell_plan(log, recipe, learner, monitor, stages)
-    if saved:
-        learner.load_state_dict(saved["learner"])
-        set_random_state(saved["random_state"])
-        step, first_epoch = saved["step"], saved["epoch"]
-        log.say(f"going on after epoch {first_epoch}, step {step}")
-    else:
-        tell_baselines(log, monitor, learner)
+    with RunLog(folder.path, accelerator, recipe, keep_bytes=saved["metrics_bytes"] if saved else 0) as log:
+        log.show_plan(plan)
+        warn_if_too_short(log, recipe, learner, stages)
+        if saved:
+            learner.load_state_dict(saved["learner"])
+            set_random_state(saved["random_state"])
+            step, first_epoch = saved["step"], saved["epoch"]
+            log.say(f"going on after epoch {first_epoch}, step {step}\n")
+        else:
+            step, first_epoch = 0, 0
+            tell_baselines(log, monitor, learner)
+        del saved  # as large as the network and its optimiser
 
-    for epoch in range(first_epoch, stages.epochs):
-        losses = []
-        log.start_epoch(epoch + 1, stages.epochs, min(stages.steps_per_epoch, stages.total_steps - step))
-        for batch in epoch_batches(recipe, train_set, accelerator.device, epoch, stages.total_steps - step):
-            if learner.adaptation and step == stages.fix_step:
-                tell_fix(log, folder, monitor, learner, step)
-            pair = views(batch.images)
-            is_architecture_step = step < stages.architecture_steps
-            if is_architecture_step and theta_batch(recipe) == "next" and step > 0:
-                learner.train_theta(pair)
-            losses.append(learner.train_weights(pair, lr_at(recipe, stages, step)))
-            if is_architecture_step and theta_batch(recipe) == "same":
-                learner.train_theta(pair)
-            if learner.adaptation and not is_architecture_step:
-                learner.adaptation.anneal((step + 1 - stages.architecture_steps) / stages.anneal_steps)
-            step += 1
-            log.advance()
+        for epoch in range(first_epoch, stages.epochs):
+            if recipe.run.stop_after_epochs == epoch:
+                log.say(f"stopped after epoch {epoch} as asked; run.resume=auto goes on")
+                return None
+            losses = []
+            log.start_epoch(epoch + 1, stages.epochs, min(stages.steps_per_epoch, stages.total_steps - step))
+            for batch in epoch_batches(recipe, train_set, device, epoch, stages.total_steps - step):
+                if learner.adaptation and step == stages.fix_step:
+                    tell_fix(log, folder, monitor, learner, step)
+                pair = views(batch.images)
+                is_architecture_step = step < stages.architecture_steps
+                if is_architecture_step and theta_batch(recipe) == "next" and step > 0:
+                    learner.train_theta(pair)
+                losses.append(learner.train_weights(pair, lr_at(recipe, stages, step)))
+                if is_architecture_step and theta_batch(recipe) == "same":
+                    learner.train_theta(pair)
+                if learner.adaptation and not is_architecture_step:
+                    learner.adaptation.anneal((step + 1 - stages.architecture_steps) / stages.anneal_steps)
+                step += 1
+                log.advance()
 
-        loss = torch.stack(losses).mean().item()
-        if not math.isfinite(loss):
-            raise FloatingPointError(
-                f"the loss is {loss} in epoch {epoch + 1}: lower train.lr or adapt.theta_lr, or set "
-                "train.clip_grad_norm; the last checkpoint is that of an earlier epoch"
-            )
-        tell_epoch(log, recipe, monitor, learner, stages, epoch=epoch, step=step, loss=loss)
-        stops_here = recipe.run.stop_after_epochs == epoch + 1
-        if stops_here or (epoch + 1) % recipe.run.checkpoint_every_epochs == 0 or epoch + 1 == stages.epochs:
-            folder.save_checkpoint(
-                {
-                    "epoch": epoch + 1,
-                    "step": step,
-                    "learner": learner.state_dict(),
-                    "random_state": random_state(),
-                    "metrics_bytes": log.metrics_bytes,
-                }
-            )
-        if stops_here and epoch + 1 < stages.epochs:
-            log.say(f"stopped after epoch {epoch + 1} as asked; run.resume=auto goes on")
-            return None
+            loss = torch.stack(losses).mean().item()
+            check_loss(loss, epoch)
+            tell_epoch(log, monitor, learner, stages, epoch=epoch, step=step, loss=loss)
+            if is_checkpoint_epoch(recipe, stages, epoch + 1):
+                folder.save_checkpoint(
+                    {
+                        "epoch": epoch + 1,
+                        "step": step,
+                        "learner": learner.state_dict(),
+                        "random_state": random_state(),
+                        "metrics_bytes": log.metrics_bytes,
+                    }
+                )
 
-    if learner.adaptation:
-        tell_fix(log, folder, monitor, learner, step)
-    tell_result(log, folder, monitor, learner, step)
-    export = export_timm(learner.network.backbone, folder.export, extra_args=recipe.model.args)
-    log.say(f"exported: timm.create_model('local-dir:{export}', pretrained=True, num_classes=0)")
-    accelerator.end_training()
-    return export
+        if learner.adaptation:
+            tell_fix(log, folder, monitor, learner, step)
+        tell_result(log, folder, monitor, learner, step)
+        export = export_timm(learner.network.backbone, folder.export, extra_args=recipe.model.args)
+        log.say(f"exported: timm.create_model('local-dir:{export}', pretrained=True, num_classes=0)")
+        return export
 
 
 def create_accelerator(recipe: Recipe) -> Accelerator:
@@ -111,8 +111,12 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
     Raises:
         ValueError: if several processes were started: negatives are not gathered over them yet.
     """
-    on_gpu = torch.cuda.is_available() and torch.cuda.is_bf16_supported()
-    bfloat16 = recipe.train.precision == "bfloat16" or (recipe.train.precision == "auto" and on_gpu)
+    bfloat16 = recipe.train.precision == "bfloat16"
+    if recipe.train.precision == "auto" and torch.cuda.is_available():  # not run on a GPU
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    for tracker in recipe.run.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise ValueError(f"run.trackers: {tracker} is not installed: pip install 'ssl-adapt[{tracker}]'")
     accelerator = Accelerator(
         mixed_precision="bf16" if bfloat16 else "no",
         log_with=list(recipe.run.trackers) or None,
@@ -124,6 +128,25 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
             "start it with accelerate launch --num_processes 1"
         )
     return accelerator
+
+
+def check_loss(loss: float, epoch: int) -> None:
+    """Stop a run that has diverged.
+
+    Raises:
+        FloatingPointError: if the mean loss of the epoch (counted from 0) is not finite.
+    """
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"the loss is {loss} in epoch {epoch + 1}: lower train.lr or adapt.theta_lr, or set "
+            "train.clip_grad_norm, and start in another run.dir"
+        )
+
+
+def is_checkpoint_epoch(recipe: Recipe, stages: Stages, epochs_done: int) -> bool:
+    """Whether a checkpoint is due: every so many epochs, at the end, and where the run is asked to stop."""
+    is_end = epochs_done in (stages.epochs, recipe.run.stop_after_epochs)
+    return is_end or epochs_done % recipe.run.checkpoint_every_epochs == 0
 
 
 def create_stages(recipe: Recipe, image_count: int) -> Stages:

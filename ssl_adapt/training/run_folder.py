@@ -9,29 +9,28 @@ from ssl_adapt.training.checkpoint import load_checkpoint, save_checkpoint
 
 
 class RunFolder:
-    """Knows where things are; creates nothing before `create`.
+    """Knows where things are; creates nothing before `create`. A run without a checkpoint yet counts as none.
 
     Args:
         recipe: `run.dir`, `run.resume` and, to compare, everything that changes a result.
 
     Raises:
-        ValueError: if the folder holds a run already and `run.resume` is "never", or if that run had another
-            recipe.
+        ValueError: if the folder holds a run already and `run.resume` is "never", if that run had another
+            recipe, or if there is a file in the folder's place.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.path = recipe.run_dir
         self._recipe = recipe
-        self.checkpoint: dict[str, Any] | None = None
-        if not self._recipe_path.exists():
+        if self.path.exists() and not self.path.is_dir():
+            raise ValueError(f"run.dir={self.path} is a file: name a folder")
+        if not self._checkpoint_path.exists():
             return
         if recipe.run.resume == "never":
             raise ValueError(
                 f"{self.path} holds a run already: type run.resume=auto to go on with it, or another run.dir=FOLDER"
             )
         _check_same(load_recipe([f"recipe={self._recipe_path}"]), recipe)
-        if self._checkpoint_path.exists():
-            self.checkpoint = load_checkpoint(self._checkpoint_path)
 
     @property
     def export(self) -> Path:
@@ -42,6 +41,14 @@ class RunFolder:
         """Make the folder and save the recipe in it."""
         self.path.mkdir(parents=True, exist_ok=True)
         save_recipe(self._recipe, self._recipe_path)
+
+    def load_checkpoint(self) -> dict[str, Any] | None:
+        """The last checkpoint, or None where there is none.
+
+        Raises:
+            ValueError: if it is damaged.
+        """
+        return load_checkpoint(self._checkpoint_path) if self._checkpoint_path.exists() else None
 
     def save_checkpoint(self, state: dict[str, Any]) -> None:
         """Replace the last checkpoint."""
@@ -69,7 +76,8 @@ class RunFolder:
 
 
 def _check_same(before: Recipe, now: Recipe) -> None:
-    old, new = (recipe.model_dump(exclude={"run", "name"}) for recipe in (before, now))
+    elsewhere: Any = {"run": True, "name": True, "data": {"root", "workers"}}  # data may move between two starts
+    old, new = (recipe.model_dump(exclude=elsewhere) for recipe in (before, now))
     differing = sorted(_differing_keys(old, new))
     if differing:
         shown = ", ".join(f"{key} ({_at(old, key)!r}, now {_at(new, key)!r})" for key in differing[:4])

@@ -10,8 +10,11 @@ from typing import Any
 
 from accelerate import Accelerator
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ssl_adapt.recipe import Recipe
 
 FILE_WIDTH = 110  # columns where the output goes to a file
 
@@ -22,10 +25,11 @@ class RunLog:
     Args:
         folder: the run folder, which exists.
         accelerator: knows the main process and the trackers.
+        recipe: its name, its trackers, and what the trackers are told of it.
         keep_bytes: the length of `metrics.jsonl` at the checkpoint that the run goes on from; 0 starts afresh.
     """
 
-    def __init__(self, folder: Path, accelerator: Accelerator, keep_bytes: int = 0) -> None:
+    def __init__(self, folder: Path, accelerator: Accelerator, recipe: Recipe, keep_bytes: int = 0) -> None:
         self.accelerator = accelerator
         self.console = Console(quiet=not accelerator.is_main_process, highlight=False)
         if not self.console.is_terminal:
@@ -33,8 +37,10 @@ class RunLog:
         self.path = folder / "metrics.jsonl"
         if accelerator.is_main_process:
             with self.path.open("ab") as file:
-                file.truncate(keep_bytes)
+                file.truncate(min(keep_bytes, file.tell()))
         self._progress: Progress | None = None
+        if recipe.run.trackers:
+            accelerator.init_trackers(recipe.name, config={"recipe": str(recipe.model_dump())})
 
     @property
     def metrics_bytes(self) -> int:
@@ -50,9 +56,9 @@ class RunLog:
         numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
         self.accelerator.log(numbers, step=step)
 
-    def say(self, text: str) -> None:
-        """Print a line (rich markup)."""
-        self.console.print(text, soft_wrap=True)
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line."""
+        self.console.print(text, style=style, soft_wrap=True, markup=False)
 
     def show_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; columns after the first are aligned to the right."""
@@ -60,8 +66,8 @@ class RunLog:
         for index, column in enumerate(columns):
             table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
         for row in rows:
-            table.add_row(*row)
-        self.console.print(f"[bold]{title}[/bold]", soft_wrap=True)
+            table.add_row(*map(escape, row))
+        self.say(title, style="bold")
         self.console.print(table)
         self.console.print()
 
@@ -71,7 +77,7 @@ class RunLog:
         table.add_column(style="bold")
         table.add_column(overflow="fold")
         for row in rows:
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         self.console.print(table)
         self.console.print()
 
@@ -103,12 +109,23 @@ class RunLog:
         yield
         self._start += time.perf_counter() - start
 
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Take the bar away, however the run ended, and close the trackers."""
+        self._remove_bar()
+        self.accelerator.end_training()
+
     def end_epoch(self) -> tuple[float, int]:
         """Take the bar away; the seconds and the steps of the epoch."""
+        self._remove_bar()
+        return time.perf_counter() - self._start, self._steps
+
+    def _remove_bar(self) -> None:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-        return time.perf_counter() - self._start, self._steps
 
 
 def short_time(seconds: float) -> str:
