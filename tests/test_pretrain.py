@@ -154,8 +154,8 @@ def test_a_plain_timm_model_trains_without_adaptation(tmp_path):
     assert run(tmp_path / "a", "adapt=null", *arguments) is not None
     with pytest.raises(ValueError, match="declares no edges"):
         run(tmp_path / "b", *arguments)
-    vit = ["model.name=vit_tiny_patch16_224", "model.args={depth: 1}", "data.image_px=32", "adapt=null"]
-    with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 can't take RGB images of data\.image_px=32"):
+    vit = ["model.name=vit_tiny_patch16_224", "model.args={depth: 1}", "data.image_px=8", "adapt=null"]
+    with pytest.raises(ValueError, match=r"vit_tiny_patch16_224 can't take RGB images of data\.image_px=8"):
         run(tmp_path / "b", *vit)
     assert not (tmp_path / "b").exists()
 
