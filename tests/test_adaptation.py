@@ -6,26 +6,11 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from small_networks import BOTTLENECKS, images, set_theta, small
 from torch import nn
 
 import ssl_adapt
 from ssl_adapt import Adaptation, Architecture, apply_architecture
-
-BOTTLENECKS = {"layers": (2, 2), "width": 4}
-
-
-def small(name: str = "resnet20", **kwargs: object) -> nn.Module:
-    arguments = {"width": 4, "layers": (1, 2), **kwargs}
-    return timm.create_model(name, **arguments)
-
-
-def images(count: int = 4) -> torch.Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def set_theta(adaptation: Adaptation, **values: tuple[float, float, float]) -> None:
-    for name, value in values.items():
-        adaptation.theta[name.replace("__", ".")].data = torch.tensor(value)
 
 
 def test_full_gives_each_edge_its_own_theta_and_cell_shares_by_place():

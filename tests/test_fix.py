@@ -7,28 +7,13 @@ import timm
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from small_networks import BOTTLENECKS, images, set_theta, small
 from torch import nn
 
 from ssl_adapt import Adaptation, Architecture, apply_architecture
 from ssl_adapt.adaptation.adaptation import one_hot
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import MixedEdge
-
-BOTTLENECKS = {"layers": (2, 2), "width": 4}
-
-
-def small(name: str = "resnet20", **kwargs: object) -> nn.Module:
-    arguments = {"width": 4, "layers": (1, 2), **kwargs}
-    return timm.create_model(name, **arguments)
-
-
-def images(count: int = 4) -> torch.Tensor:
-    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
-
-
-def set_theta(adaptation: Adaptation, **values: tuple[float, float, float]) -> None:
-    for name, value in values.items():
-        adaptation.theta[name.replace("__", ".")].data = torch.tensor(value)
 
 
 def random_choices(model: nn.Module, draw) -> dict[str, str]:

@@ -1,0 +1,23 @@
+"""Networks of a few thousand parameters, and images for them."""
+
+import timm
+import torch
+from torch import nn
+
+import ssl_adapt  # registers the networks
+
+BOTTLENECKS = {"layers": (2, 2), "width": 4}
+
+
+def small(name: str = "resnet20", **kwargs: object) -> nn.Module:
+    arguments = {"width": 4, "layers": (1, 2), **kwargs}
+    return timm.create_model(name, **arguments)
+
+
+def images(count: int = 4) -> torch.Tensor:
+    return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def set_theta(adaptation: ssl_adapt.Adaptation, **values: tuple[float, float, float]) -> None:
+    for name, value in values.items():
+        adaptation.theta[name.replace("__", ".")].data = torch.tensor(value)
