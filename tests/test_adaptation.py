@@ -96,6 +96,7 @@ def test_theta_is_no_parameter_of_the_network():
         ((0.0, 0.5, 0.5), "original"),  # a tie keeps what is there
         ((0.0, 0.6, 0.5), "identity"),
         ((0.0, -0.1, -0.2), "none"),
+        ((0.0, 0.3, -0.2), "identity"),
         ((0.0, 0.0, 0.0), "original"),
     ],
 )
@@ -107,7 +108,7 @@ def test_an_operation_becomes_its_largest_candidate(theta, choice):
 
 def test_an_identity_stays_or_becomes_none():
     adaptation = Adaptation(small())
-    set_theta(adaptation, layer1__0__shortcut=(0.0, 1.5, 1.0), layer2__1__shortcut=(0.0, -1.0, -0.1))
+    set_theta(adaptation, layer1__0__shortcut=(0.0, 1.5, -0.2), layer2__1__shortcut=(0.0, -1.0, -0.1))
     assert adaptation.derive().changed == {"layer2.1.shortcut": "none"}
 
 

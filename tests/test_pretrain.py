@@ -12,6 +12,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from ssl_adapt import Architecture, load_recipe, pretrain
+from ssl_adapt.training.learner import keep_only
 
 TINY = [
     "recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "data.batch_size=128",
@@ -114,6 +115,27 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, stop):
     for a, b in zip(events(tmp_path / "whole"), events(tmp_path / "parts"), strict=True):
         a.pop("images_per_sec", None), b.pop("images_per_sec", None)
         assert a == b
+
+
+def test_resumed_after_operations_were_removed(tmp_path):
+    """The optimiser then holds fewer weights than at the start, in both runs."""
+    arguments = ["train.epochs=3", "adapt.theta_lr=0.5"]
+    run(tmp_path / "whole", *arguments)
+    changed = Architecture.from_json((tmp_path / "whole" / "architecture.json").read_text()).changed
+    assert any(name.endswith(("conv1", "conv2")) for name in changed)
+    run(tmp_path / "parts", *arguments, "run.stop_after_epochs=2")
+    run(tmp_path / "parts", *arguments, "run.resume=auto")
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_the_optimizer_forgets_what_is_gone():
+    kept, gone = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    optimizer = torch.optim.Adam([*kept.parameters(), *gone.parameters()])
+    (kept(torch.ones(1, 2)) + gone(torch.ones(1, 2))).sum().backward()
+    optimizer.step()
+    keep_only(optimizer, kept.parameters())
+    assert optimizer.param_groups[0]["params"] == list(kept.parameters())
+    assert set(optimizer.state) == set(kept.parameters())
 
 
 def test_a_finished_run_can_be_resumed_and_only_exports_again(tmp_path):
