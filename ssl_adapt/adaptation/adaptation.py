@@ -22,8 +22,7 @@ Sharing = Literal["full", "cell"]
 NoneRule = Literal["literal", "threshold"]
 Scale = Literal["one", "fold"]
 
-NONE, IDENTITY, SAME = 0, 1, 2  # the order of theta's entries
-START = (0.0, 0.0, 1.0)  # at which the mixed network is the plain one, bit for bit
+START = (0.0, 0.0, 1.0)  # theta (none, identity, same) at which the mixed network is the plain one to the bit
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class Adaptation:
         for state in self.states():
             spec, edge = state.spec, self._mixed[state.spec.name]
             if scale == "fold" and state.choice == "original":
-                _fold(edge.operation, self.theta[self._group_of[spec.name]][SAME])
+                _fold(edge.operation, self.theta[self._group_of[spec.name]][2])
             module = chosen_module(spec, edge.operation, state.choice, self.shape_change, edge.identity)
             replace_module(self.model, spec.name, module)
         self._mixed = {}

@@ -46,7 +46,7 @@ def compare_views(batch_size: int, *, device: torch.device, image_px: int = 32) 
 
     return Comparison(
         name=f"views: two of {image_px} px, batch {batch_size}",
-        shows="how much faster views are made on the batch: 10x torchvision on PIL images is asked for",
+        shows="how much faster views are made on the batch: the target is 10x torchvision on PIL images",
         contenders={
             "ours": lambda: ours(on_device),
             "torchvision on PIL images": make_pil_views,

@@ -53,7 +53,7 @@ class Learner:
         return loss.detach()
 
     def train_theta(self, views: Views) -> None:
-        """One step of theta, the weights fixed (SPEC: the second half of a step of the architecture stage)."""
+        """One step of theta, the weights fixed: the second half of a step of the architecture stage."""
         assert self.adaptation is not None
         assert self.theta_optimizer is not None
         assert self.recipe.adapt is not None
