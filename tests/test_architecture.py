@@ -75,5 +75,5 @@ def test_edges_of_another_network_are_refused_by_name():
 
 def test_forbidden_identity_is_refused():
     edges = {**dict.fromkeys(NAMES, "original"), "layer2.0.conv1": "identity"}
-    with pytest.raises(ValueError, match=r"'layer2.0.conv1' changes its tensor's shape"):
+    with pytest.raises(ValueError, match=r"'layer2.0.conv1' can't become 'identity': it changes its tensor's shape"):
         apply_architecture(timm.create_model("resnet20"), Architecture("resnet20", {}, edges, "forbid"))

@@ -43,7 +43,7 @@ def by_eq_1(edge: MixedEdge, x: torch.Tensor, total: torch.Tensor | None = None)
 
 
 def spec_of(kind: str, in_channels: int = 4, out_channels: int = 4, stride: int = 1) -> EdgeSpec:
-    return EdgeSpec("edge", kind, in_channels, out_channels, stride, "cell", "normal", "edge")
+    return EdgeSpec("edge", kind, kind, in_channels, out_channels, stride, "cell", "normal", "edge", "in", "out")
 
 
 @pytest.mark.parametrize("key", NETWORKS)

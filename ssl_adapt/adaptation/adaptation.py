@@ -1,6 +1,6 @@
 """Adaptation: turns a plain network into an adapted one while its weights train."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -16,7 +16,8 @@ from ssl_adapt.adaptation.architecture import (
     model_name,
     replace_module,
 )
-from ssl_adapt.adaptation.edge import Choice, EdgeSpec, MixedEdge, ShapeChange, last_norm_name
+from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange, last_norm_name
+from ssl_adapt.adaptation.reachability import OnDead, check_dead_nodes
 
 Sharing = Literal["full", "cell"]
 NoneRule = Literal["literal", "threshold"]
@@ -46,10 +47,12 @@ class Adaptation:
         none_rule: when a none edge becomes the identity: "literal" compares with theta_same, which stays
             at 1 there because zero has no gradient; "threshold" asks whether theta_id > none_threshold.
         none_threshold: see `none_rule`.
+        on_dead: what `fix` does about a node that only none edges enter: "error" refuses the architecture,
+            "warn" says so, "allow" is silent.
 
     Raises:
-        ValueError: if the network declares no edges, or is mixed or adapted already, or an argument is none of
-            the words above.
+        ValueError: if the network declares no edges, or is mixed or adapted already, or its cells differ and so
+            can't share theta, or an argument is none of the words above.
 
     Source: the paper, section "Methodology"; "threshold" and "project" are ours.
     """
@@ -62,11 +65,13 @@ class Adaptation:
         shape_change: ShapeChange = "pad",
         none_rule: NoneRule = "literal",
         none_threshold: float = 0.0,
+        on_dead: OnDead = "warn",
     ) -> None:
         for name, value, words in (
             ("sharing", sharing, get_args(Sharing)),
             ("shape_change", shape_change, get_args(ShapeChange)),
             ("none_rule", none_rule, get_args(NoneRule)),
+            ("on_dead", on_dead, get_args(OnDead)),
         ):
             if value not in words:
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(words)}")
@@ -75,9 +80,12 @@ class Adaptation:
         self.shape_change = shape_change
         self.none_rule = none_rule
         self.none_threshold = none_threshold
+        self.on_dead = on_dead
         if Architecture.of(model).changed:
             raise ValueError("this network was adapted before; start from a plain one")
         self._group_of = {spec.name: _group_name(spec, sharing, shape_change) for spec in self.edges}
+        if sharing == "cell":
+            _check_cells_agree(self.edges, self._group_of, model_name(model))
         device = next(model.parameters()).device
         self.theta: dict[str, nn.Parameter] = {
             group: nn.Parameter(torch.tensor(START, device=device), requires_grad=False)
@@ -160,13 +168,15 @@ class Adaptation:
                 their end have nowhere to put it and are kept with scale one.
 
         Raises:
-            ValueError: if `scale` is another word, or the network was fixed before.
+            ValueError: if `scale` is another word, the network was fixed before, or there are dead nodes and
+                `on_dead` is "error"; the network then stays mixed.
         """
         if scale not in get_args(Scale):
             raise ValueError(f"scale={scale!r} is not one of {', '.join(get_args(Scale))}")
         if not self._mixed:
             raise ValueError("this network was fixed before")
         architecture = self.derive()
+        check_dead_nodes(self.edges, architecture.edges, self.on_dead)
         for state in self.states():
             spec, edge = state.spec, self._mixed[state.spec.name]
             if scale == "fold" and state.choice == "original":
@@ -208,14 +218,16 @@ class Adaptation:
 
     def _choice(self, spec: EdgeSpec, theta: tuple[float, ...]) -> Choice:
         none, identity, same = theta
-        if spec.changes_shape and self.shape_change == "forbid" and spec.kind != "identity":
-            return "none" if spec.kind == "operation" and none > same else "original"
+        allowed = {choice for choice in CHOICES if spec.allows(choice, self.shape_change)}
         if spec.kind == "none":
             bar = max(none, same) if self.none_rule == "literal" else self.none_threshold
-            return "identity" if identity > bar else "original"
-        if none > max(identity, same):
+            return "identity" if "identity" in allowed and identity > bar else "original"
+        if spec.kind == "identity":  # both other candidates are the network's own shortcut
+            return "none" if "none" in allowed and none > max(identity, same) else "original"
+        best = max(same, identity) if "identity" in allowed else same
+        if "none" in allowed and none > best:
             return "none"
-        return "identity" if spec.kind == "operation" and identity > same else "original"
+        return "identity" if "identity" in allowed and identity > same else "original"
 
 
 def one_hot(choice: Choice) -> tuple[float, float, float]:
@@ -226,8 +238,23 @@ def one_hot(choice: Choice) -> tuple[float, float, float]:
 def _group_name(spec: EdgeSpec, sharing: Sharing, shape_change: ShapeChange) -> str:
     if sharing == "full":
         return spec.name
-    lacks_identity = shape_change == "forbid" and spec.changes_shape  # other candidates, so another theta
+    lacks_identity = not spec.allows("identity", shape_change)  # other candidates, so another theta
     return f"{spec.cell_type}.{spec.place}" + (".changing" if lacks_identity else "")
+
+
+def _check_cells_agree(specs: Sequence[EdgeSpec], group_of: Mapping[str, str], model: str) -> None:
+    """Refuse to share theta between edges that have other operations.
+
+    Source: the paper, section "Experiments", which runs ProxylessNAS without Cell, as its cells differ.
+    """
+    first: dict[str, EdgeSpec] = {}
+    for spec in specs:
+        other = first.setdefault(group_of[spec.name], spec)
+        if spec.operation != other.operation or spec.kind != other.kind:
+            raise ValueError(
+                f"sharing='cell' needs cells that are alike, and those of {model} differ: '{other.name}' is "
+                f"{other.operation} and '{spec.name}' is {spec.operation}; use sharing='full'"
+            )
 
 
 def _fold(operation: nn.Module, scale: Tensor) -> None:

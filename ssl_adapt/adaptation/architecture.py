@@ -178,15 +178,20 @@ def chosen_module(
     """The module that stands at an edge once `choice` is made; `identity` is reused if given.
 
     Raises:
-        ValueError: if the identity is chosen where `shape_change` forbids it.
+        ValueError: if the edge may not become that.
     """
     if choice == "original" or choice == spec.kind:
         return original
+    if not spec.allows(choice, shape_change):
+        reason = f"its candidates are {', '.join(spec.candidates)}"
+        if choice in spec.candidates:
+            reason = "it changes its tensor's shape, and shape_change='forbid'"
+        raise ValueError(f"edge '{spec.name}' can't become '{choice}': {reason}")
     if choice == "none":
-        return Zero(spec.out_channels, spec.stride).train(original.training)
+        shape = (spec.out_channels, spec.stride) if spec.changes_shape else ()
+        return Zero(*shape).train(original.training)
     module = identity if identity is not None else create_identity(spec, shape_change)
-    if module is None:
-        raise ValueError(f"edge '{spec.name}' changes its tensor's shape, and shape_change='forbid'")
+    assert module is not None
     return module.train(original.training)
 
 

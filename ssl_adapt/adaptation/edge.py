@@ -2,13 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol, cast, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.func import functional_call
+
+from ssl_adapt.adaptation.scaled_sum import add_scaled, fork, scale_by, window
 
 Kind = Literal["operation", "identity", "none"]
 Choice = Literal["original", "identity", "none"]
@@ -24,27 +25,40 @@ class EdgeSpec:
     Attributes:
         name: path of the submodule, as in `nn.Module.get_submodule`.
         kind: what the plain network has there. A module that no spec names is not an edge.
+        operation: what the plain network computes there, in words: "conv 3x3", "identity", "none".
         in_channels: channels of the tensor that enters.
         out_channels: channels of the tensor that leaves.
         stride: height (and width) of the input over that of the output.
         cell: path of the cell that the edge belongs to.
         cell_type: cells of the same type may share theta; their edges at the same place have the same kind.
         place: the edge's name within its cell.
+        source: the node of the cell that the edge leaves.
+        target: the node of the cell that the edge enters; a node sums its edges.
+        candidates: what the edge may become; "original" is always among them.
     """
 
     name: str
     kind: Kind
+    operation: str
     in_channels: int
     out_channels: int
     stride: int
     cell: str
     cell_type: str
     place: str
+    source: str
+    target: str
+    candidates: tuple[Choice, ...] = CHOICES
 
     @property
     def changes_shape(self) -> bool:
         """Whether input and output differ in channels or size."""
         return self.in_channels != self.out_channels or self.stride != 1
+
+    def allows(self, choice: Choice, shape_change: ShapeChange) -> bool:
+        """Whether the edge may become `choice`."""
+        has_identity = self.kind == "identity" or not (shape_change == "forbid" and self.changes_shape)
+        return choice in self.candidates and (choice != "identity" or has_identity)
 
 
 @runtime_checkable
@@ -57,20 +71,35 @@ class Adaptable(Protocol):
 
 
 class Zero(nn.Module):
-    """The none operation: a zero tensor without parameters. A node that sums several edges skips it."""
+    """The none operation: a zero tensor without parameters. A node that sums several edges skips it.
 
-    def __init__(self, out_channels: int, stride: int) -> None:
+    Args:
+        out_channels: None keeps the shape of the input, whatever it is.
+        stride: height (and width) of the input over that of the output.
+    """
+
+    def __init__(self, out_channels: int | None = None, stride: int = 1) -> None:
         super().__init__()
         self.out_channels = out_channels
         self.stride = stride
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:
         """Zeros (B, out_channels, ceil(H / stride), ceil(W / stride)); never `0 * x`, which is NaN for infinite x."""
+        if self.out_channels is None:
+            return torch.zeros_like(x)
         height, width = (-(-size // self.stride) for size in x.shape[-2:])
         return x.new_zeros(x.shape[0], self.out_channels, height, width)
 
     def extra_repr(self) -> str:
         return f"out_channels={self.out_channels}, stride={self.stride}"
+
+
+class Skip(nn.Identity):
+    """The identity in place of an operation, whatever else the operation was given beside its input."""
+
+    def forward(self, x: Tensor, *_: Any, **__: Any) -> Tensor:  # type: ignore[override]
+        """x as it is."""
+        return x
 
 
 class Pad(nn.Module):
@@ -105,116 +134,29 @@ class Project(nn.Sequential):
 
 
 def create_identity(spec: EdgeSpec, shape_change: ShapeChange) -> nn.Module | None:
-    """The identity candidate of an edge, or None where the shape changes and `shape_change` forbids it."""
-    if not spec.changes_shape:
-        return nn.Identity()
-    if shape_change == "forbid":
+    """The identity candidate of an edge, or None where the edge may not become one."""
+    if not spec.allows("identity", shape_change):
         return None
+    if not spec.changes_shape:
+        return Skip()
     candidate = Pad if shape_change == "pad" else Project
     return candidate(spec.in_channels, spec.out_channels, spec.stride)
 
 
 def last_norm_name(operation: nn.Module) -> str | None:
-    """The path, within `operation`, of the affine BatchNorm that ends it, or None."""
+    """The path, within `operation`, of the affine BatchNorm that ends it, or None.
+
+    A module after it whose attribute `commutes_with_scale` is true, such as drop-path, does not count.
+    """
     path, last = [], operation
     while isinstance(last, nn.Sequential) and len(last):
-        name, last = list(last.named_children())[-1]
+        children = [c for c in last.named_children() if not getattr(c[1], "commutes_with_scale", False)]
+        if not children:
+            return None
+        name, last = children[-1]
         path.append(name)
     is_affine_norm = isinstance(last, nn.modules.batchnorm._BatchNorm) and last.affine
     return ".".join(path) if is_affine_norm and path else None
-
-
-def _inner_product(a: Tensor, b: Tensor) -> Tensor:
-    """<a, b> as a float32 (or float64) scalar; without a temporary where types and memory layouts agree."""
-    if a.dtype != b.dtype or a.dtype in (torch.float16, torch.bfloat16):
-        return (a.float() * b.float()).sum()
-    if b.dim() == 4 and b.is_contiguous(memory_format=torch.channels_last):
-        a, b = a.permute(0, 2, 3, 1), b.permute(0, 2, 3, 1)
-    return torch.dot(a.reshape(-1), b.reshape(-1))
-
-
-class _AddScaled(torch.autograd.Function):
-    """y + scale * x, written over y, where x may have fewer channels than y: the first ones.
-
-    The gradient of `scale` is an inner product: one pass over memory and no temporary. With `scaled_by_fork`, x
-    came from `_Fork`, which multiplies x's gradient by `scale`.
-    """
-
-    @staticmethod
-    def forward(ctx, y: Tensor, x: Tensor, scale: Tensor, scaled_by_fork: bool) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x, scale)
-        ctx.scaled_by_fork = scaled_by_fork
-        ctx.mark_dirty(y)
-        y.narrow(1, 0, x.shape[1]).addcmul_(x, scale.to(x.dtype))
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-        x, scale = ctx.saved_tensors
-        needs_y, needs_x, needs_scale, _ = ctx.needs_input_grad
-        grad_window = grad.narrow(1, 0, x.shape[1])
-        grad_x = None
-        if needs_x:
-            grad_x = grad_window if ctx.scaled_by_fork else grad_window * scale.to(grad.dtype)
-        grad_scale = _inner_product(grad_window, x).to(scale.dtype) if needs_scale else None
-        return grad if needs_y else None, grad_x, grad_scale, None
-
-
-class _Scale(torch.autograd.Function):
-    """scale * x; the gradient of `scale` is an inner product."""
-
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(x, scale)
-        return x * scale.to(x.dtype)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad: Tensor):  # type: ignore[no-untyped-def]
-        x, scale = ctx.saved_tensors
-        needs_x, needs_scale = ctx.needs_input_grad
-        grad_x = grad * scale.to(grad.dtype) if needs_x else None
-        return grad_x, _inner_product(grad, x).to(scale.dtype) if needs_scale else None
-
-
-class _Fork(torch.autograd.Function):
-    """x and a window of it, whose gradients join as `grad_x + scale * grad_window` in one pass instead of two.
-
-    The sum overwrites `grad_x`: that must be a gradient which nothing else holds, as a convolution's is. (A full
-    backward hook on that convolution would hold it.)
-    """
-
-    @staticmethod
-    def forward(ctx, x: Tensor, scale: Tensor, channels: int, stride: int):  # type: ignore[no-untyped-def]
-        ctx.save_for_backward(scale)
-        ctx.window = channels, stride
-        return x.detach(), _window(x.detach(), channels, stride)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx, grad_x: Tensor, grad_window: Tensor):  # type: ignore[no-untyped-def]
-        (scale,) = ctx.saved_tensors
-        _window(grad_x, *ctx.window).addcmul_(grad_window, scale.to(grad_x.dtype))
-        return grad_x, None, None, None
-
-
-def _window(x: Tensor, channels: int, stride: int) -> Tensor:
-    """The first channels of x at every stride-th row and column: a view, and what `Pad` keeps of x."""
-    return x[:, :channels, ::stride, ::stride] if stride > 1 or channels < x.shape[1] else x
-
-
-# Typed names for the functions above.
-def _add_scaled(y: Tensor, x: Tensor, scale: Tensor, scaled_by_fork: bool) -> Tensor:
-    return cast(Tensor, _AddScaled.apply(y, x, scale, scaled_by_fork))
-
-
-def _scale(x: Tensor, scale: Tensor) -> Tensor:
-    return cast(Tensor, _Scale.apply(x, scale))
-
-
-def _fork(x: Tensor, scale: Tensor, channels: int, stride: int) -> tuple[Tensor, Tensor]:
-    return cast(tuple[Tensor, Tensor], _Fork.apply(x, scale, channels, stride))
 
 
 class MixedEdge(nn.Module):
@@ -235,16 +177,18 @@ class MixedEdge(nn.Module):
         self._theta = (theta,)  # a tuple hides it from nn.Module's registration
         self._norm = last_norm_name(operation)
 
-    def forward(self, x: Tensor, total: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, *context: Any, total: Tensor | None = None, **keywords: Any) -> Tensor:
         """The edge's output, or its sum with `total`, which is overwritten.
 
         Args:
-            x: (B, in_channels, H, W).
+            x: (B, in_channels, H, W), or any shape where the operation keeps it.
+            context: what else the operation takes; an attention's mask, say.
             total: (B, out_channels, ceil(H / stride), ceil(W / stride)), the output of another mixed edge.
+            keywords: like `context`.
         """
         _, theta_id, theta_same = self._theta[0].unbind()
         if self.spec.kind == "operation":
-            output = self._mix_operation(x, theta_id, theta_same)
+            output = self._mix_operation((x, *context), keywords, theta_id, theta_same)
             return output if total is None else total + output
         if self.spec.kind == "identity":  # both candidates are the network's own shortcut
             return _add_identity(total, x, self.operation, theta_id + theta_same)
@@ -252,33 +196,39 @@ class MixedEdge(nn.Module):
             return cast(Tensor, self.operation(x)) if total is None else total
         return _add_identity(total, x, self.identity, theta_id)
 
-    def _mix_operation(self, x: Tensor, theta_id: Tensor, theta_same: Tensor) -> Tensor:
+    def _mix_operation(
+        self, arguments: tuple[Any, ...], keywords: dict[str, Any], theta_id: Tensor, theta_same: Tensor
+    ) -> Tensor:
+        def same(*arguments: Any) -> Tensor:
+            return _scaled(self.operation, self._norm, arguments, keywords, theta_same)
+
+        x, *context = arguments
         if self.identity is None:
-            return _scaled(self.operation, self._norm, x, theta_same)
+            return same(*arguments)
         if self._norm is None or isinstance(self.identity, Project):
-            same = _scaled(self.operation, self._norm, x, theta_same)
-            return _add_identity(same, x, self.identity, theta_id)
-        window_of = self.spec.out_channels, self.spec.stride
+            return _add_identity(same(*arguments), x, self.identity, theta_id)
+        window_of = (self.spec.out_channels, self.spec.stride) if self.spec.changes_shape else (x.shape[1], 1)
         if not x.requires_grad:  # the first edges of an architecture pass: no gradient goes further back
-            same = _scaled(self.operation, self._norm, x, theta_same)
-            return _add_scaled(same, _window(x, *window_of), theta_id, False)
-        x, window = _fork(x, theta_id, *window_of)
-        return _add_scaled(_scaled(self.operation, self._norm, x, theta_same), window, theta_id, True)
+            return add_scaled(same(*arguments), window(x, *window_of), theta_id, False)
+        x, seen = fork(x, theta_id, *window_of)
+        return add_scaled(same(x, *context), seen, theta_id, True)
 
 
-def _scaled(operation: nn.Module, norm: str | None, x: Tensor, scale: Tensor) -> Tensor:
-    """`scale * operation(x)`, the scale folded into the BatchNorm named `norm`: no pass over the output."""
+def _scaled(
+    operation: nn.Module, norm: str | None, arguments: tuple[Any, ...], keywords: dict[str, Any], scale: Tensor
+) -> Tensor:
+    """`scale * operation(...)`, the scale folded into the BatchNorm named `norm`: no pass over the output."""
     if norm is None:
-        return _scale(operation(x), scale)
+        return scale_by(operation(*arguments, **keywords), scale)
     names = (f"{norm}.weight", f"{norm}.bias")
     folded = {name: operation.get_parameter(name) * scale for name in names}
-    return cast(Tensor, functional_call(operation, folded, (x,), tie_weights=False))
+    return cast(Tensor, functional_call(operation, folded, arguments, keywords, tie_weights=False))
 
 
 def _add_identity(total: Tensor | None, x: Tensor, identity: nn.Module, scale: Tensor) -> Tensor:
     """total + scale * identity(x), written over `total`, or a new tensor without one."""
     if total is None:
-        return _scale(identity(x), scale)
+        return scale_by(identity(x), scale)
     if isinstance(identity, Pad):  # zeros need not be added
-        return _add_scaled(total, _window(x, identity.out_channels, identity.stride), scale, False)
-    return _add_scaled(total, identity(x), scale, False)
+        return add_scaled(total, window(x, identity.out_channels, identity.stride), scale, False)
+    return add_scaled(total, identity(x), scale, False)

@@ -23,7 +23,7 @@ def sum_edges(*edges: tuple[nn.Module, Tensor]) -> Tensor:
         if isinstance(edge, Zero):
             continue
         if isinstance(edge, MixedEdge):
-            total = edge(x, total) if is_mixed or total is None else total + edge(x)
+            total = edge(x, total=total) if is_mixed or total is None else total + edge(x)
             is_mixed = True
         else:
             total = edge(x) if total is None else total + edge(x)

@@ -1,18 +1,18 @@
 """The two blocks of a ResNet, and the shapes of all blocks of a network."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_adapt.adaptation.edge import Kind, Pad, Zero
+from ssl_adapt.adaptation.edge import Pad, Zero
+from ssl_adapt.backbones.network import CellEdge
 from ssl_adapt.backbones.operations import create_conv_bn, sum_edges
 
 BlockName = Literal["basic", "bottleneck"]
 Shortcut = Literal["A", "B"]
-Edge = tuple[str, Kind, int, int, int]  # place, kind, input channels, output channels, stride
 EXPANSION = {"basic": 1, "bottleneck": 4}
 
 
@@ -20,7 +20,6 @@ EXPANSION = {"basic": 1, "bottleneck": 4}
 class BlockPlan:
     """Shapes of one block: what enters from the previous block (x) and from the one before that (before)."""
 
-    name: str
     in_channels: int
     width: int
     out_channels: int
@@ -33,44 +32,49 @@ class BlockPlan:
         """Whether the block's output has another shape than its input."""
         return self.in_channels != self.out_channels or self.stride != 1
 
+    @property
+    def cell_type(self) -> str:
+        """Blocks of the same type have the same edges."""
+        return "reduction" if self.changes_shape else "normal"
 
-def plan_blocks(block: BlockName, layers: Sequence[int], width: int) -> list[BlockPlan]:
-    """The shapes of all blocks in forward order: each stage but the first doubles the width and halves the size."""
-    plans: list[BlockPlan] = []
+
+def plan_blocks(block: BlockName, layers: Sequence[int], width: int) -> list[list[BlockPlan]]:
+    """The shapes of the blocks of every stage; each stage but the first doubles the width and halves the size."""
+    stages: list[list[BlockPlan]] = []
     before_channels = in_channels = width
     before_stride = 1
     for stage, count in enumerate(layers):
+        stages.append([])
         for index in range(count):
             stride = 2 if stage > 0 and index == 0 else 1
             stage_width = width * 2**stage
             out_channels = stage_width * EXPANSION[block]
-            name = f"layer{stage + 1}.{index}"
-            plans.append(
-                BlockPlan(name, in_channels, stage_width, out_channels, stride, before_channels, before_stride)
-            )
+            plan = BlockPlan(in_channels, stage_width, out_channels, stride, before_channels, before_stride)
+            stages[-1].append(plan)
             before_channels, in_channels, before_stride = in_channels, out_channels, stride
-    return plans
+    return stages
 
 
 class BasicBlock(nn.Module):
     """Two 3x3 convolutions beside a shortcut."""
 
-    def __init__(self, plan: BlockPlan, shortcut: nn.Module) -> None:
+    def __init__(self, plan: BlockPlan, shortcut: Shortcut) -> None:
         super().__init__()
+        self.cell_type = plan.cell_type
+        self.out_channels, self.stride = plan.out_channels, plan.stride
         self.conv1 = create_conv_bn(plan.in_channels, plan.width, 3, plan.stride)
         self.conv2 = create_conv_bn(plan.width, plan.out_channels, 3)
-        self.shortcut = shortcut
+        self.shortcut, shortcut_edge = create_shortcut(plan, shortcut)
+        self.edges = (
+            CellEdge("conv1", "operation", "conv 3x3", plan.in_channels, plan.width, plan.stride, "in", "1"),
+            CellEdge("conv2", "operation", "conv 3x3", plan.width, plan.out_channels, 1, "1", "out"),
+            shortcut_edge,
+        )
 
     def forward(self, before: Tensor, x: Tensor) -> Tensor:
         """x (B, in, H, W) -> (B, out, H / stride, W / stride); `before` is not used by this block."""
         hidden = F.relu(sum_edges((self.conv1, x)))
         return F.relu(sum_edges((self.conv2, hidden), (self.shortcut, x)))
-
-    @staticmethod
-    def edges(plan: BlockPlan) -> Iterator[Edge]:
-        """Every edge but the shortcut, in forward order."""
-        yield "conv1", "operation", plan.in_channels, plan.width, plan.stride
-        yield "conv2", "operation", plan.width, plan.out_channels, 1
 
 
 class Bottleneck(nn.Module):
@@ -82,15 +86,28 @@ class Bottleneck(nn.Module):
     padded or projected instead, so that the plain network stays the ordinary ResNet.
     """
 
-    def __init__(self, plan: BlockPlan, shortcut: nn.Module) -> None:
+    def __init__(self, plan: BlockPlan, shortcut: Shortcut) -> None:
         super().__init__()
+        self.cell_type = plan.cell_type
+        self.out_channels, self.stride = plan.out_channels, plan.stride
         self.conv1 = create_conv_bn(plan.in_channels, plan.width, 1)
         self.conv2 = create_conv_bn(plan.width, plan.width, 3, plan.stride)
         self.conv3 = create_conv_bn(plan.width, plan.out_channels, 1)
-        self.shortcut = shortcut
-        self.null1 = Zero(plan.width, plan.before_stride)
-        self.null2 = Zero(plan.width, plan.before_stride * plan.stride)
-        self.null3 = Zero(plan.out_channels, plan.before_stride * plan.stride)
+        self.shortcut, shortcut_edge = create_shortcut(plan, shortcut)
+        width, out = plan.width, plan.out_channels
+        before, stride = plan.before_channels, plan.before_stride * plan.stride
+        self.null1 = Zero(width, plan.before_stride)
+        self.null2 = Zero(width, stride)
+        self.null3 = Zero(out, stride)
+        self.edges = (
+            CellEdge("conv1", "operation", "conv 1x1", plan.in_channels, width, 1, "in", "1"),
+            CellEdge("null1", "none", "none", before, width, plan.before_stride, "before", "1"),
+            CellEdge("conv2", "operation", "conv 3x3", width, width, plan.stride, "1", "2"),
+            CellEdge("null2", "none", "none", before, width, stride, "before", "2"),
+            CellEdge("conv3", "operation", "conv 1x1", width, out, 1, "2", "out"),
+            CellEdge("null3", "none", "none", before, out, stride, "before", "out"),
+            shortcut_edge,
+        )
 
     def forward(self, before: Tensor, x: Tensor) -> Tensor:
         """x (B, in, H, W), and `before`, the input of the block before -> (B, out, H / stride, W / stride)."""
@@ -98,25 +115,16 @@ class Bottleneck(nn.Module):
         hidden = F.relu(sum_edges((self.conv2, hidden), (self.null2, before)))
         return F.relu(sum_edges((self.conv3, hidden), (self.null3, before), (self.shortcut, x)))
 
-    @staticmethod
-    def edges(plan: BlockPlan) -> Iterator[Edge]:
-        """Every edge but the shortcut, in forward order."""
-        before, stride = plan.before_channels, plan.before_stride * plan.stride
-        yield "conv1", "operation", plan.in_channels, plan.width, 1
-        yield "null1", "none", before, plan.width, plan.before_stride
-        yield "conv2", "operation", plan.width, plan.width, plan.stride
-        yield "null2", "none", before, plan.width, stride
-        yield "conv3", "operation", plan.width, plan.out_channels, 1
-        yield "null3", "none", before, plan.out_channels, stride
-
 
 BLOCKS: dict[BlockName, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
 
 
-def create_shortcut(plan: BlockPlan, shortcut: Shortcut) -> nn.Module:
-    """What stands beside a block's convolutions: an identity, `Pad`, or a 1x1 convolution with BatchNorm."""
-    if not plan.changes_shape:
-        return nn.Identity()
-    if shortcut == "A":
-        return Pad(plan.in_channels, plan.out_channels, plan.stride)
-    return create_conv_bn(plan.in_channels, plan.out_channels, 1, plan.stride)
+def create_shortcut(plan: BlockPlan, shortcut: Shortcut) -> tuple[nn.Module, CellEdge]:
+    """What stands beside a block's convolutions, and its edge: an identity, `Pad`, or a 1x1 convolution."""
+    shape = plan.in_channels, plan.out_channels, plan.stride
+    if plan.changes_shape and shortcut == "B":
+        module = create_conv_bn(plan.in_channels, plan.out_channels, 1, plan.stride)
+        return module, CellEdge("shortcut", "operation", "conv 1x1", *shape, "in", "out")
+    return Pad(*shape) if plan.changes_shape else nn.Identity(), CellEdge(
+        "shortcut", "identity", "identity", *shape, "in", "out"
+    )
