@@ -21,16 +21,23 @@ _CFG_KEYS = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolatio
 _FILES = {"config.json", "model.safetensors"}
 
 
-def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str, Any] | None = None) -> Path:
+def export_timm(
+    model: nn.Module,
+    folder: str | Path,
+    *,
+    extra_args: Mapping[str, Any] | None = None,
+    keep_classifier: bool = False,
+) -> Path:
     """Write `config.json` and `model.safetensors`, load them back through timm, and return the folder.
 
-    What is written is the backbone alone (no classifier, no projector), in contiguous float32, with the
-    architecture it has now and the normalisation and size of its input (`model.pretrained_cfg`).
+    What is written is the backbone (no projector), in contiguous float32, with the architecture it has now and
+    the normalisation and size of its input (`model.pretrained_cfg`).
 
     Args:
         model: a network that timm built; adapted ones must be fixed.
         folder: new, empty, or an earlier export, which is then replaced.
         extra_args: arguments that built a network which does not know its own (a plain timm model).
+        keep_classifier: write the classifier too; `num_classes=0` still leaves it out when the export is loaded.
 
     Raises:
         ValueError: if the network was not built by timm, is still mixed, or the folder holds something else.
@@ -42,7 +49,8 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
     if target.exists() and not (target.is_dir() and {path.name for path in target.iterdir()} <= _FILES):
         raise ValueError(f"{folder} holds something else than an export: choose another folder, or empty it")
     backbone: Any = deepcopy(model).to("cpu", torch.float32).eval()  # Any: timm's contract is not in nn.Module
-    backbone.reset_classifier(0)
+    if not keep_classifier:
+        backbone.reset_classifier(0)
     for tensor in (*backbone.parameters(), *backbone.buffers()):
         # A clone, as contiguous() keeps the channels-last strides of 1x1 kernels, with which sums round differently.
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
@@ -67,15 +75,15 @@ def _config(backbone: Any, arguments: dict[str, Any]) -> dict[str, Any]:
         cfg["input_size"] = (arguments["in_chans"], *cfg["input_size"][1:])
     return {
         "architecture": model_name(backbone),
-        "num_classes": 0,
+        "num_classes": backbone.num_classes,
         "num_features": backbone.num_features,
         "model_args": arguments,
-        "pretrained_cfg": {**cfg, "num_classes": 0},
+        "pretrained_cfg": {**cfg, "num_classes": backbone.num_classes},
     }
 
 
 def _check(backbone: Any, input_size: tuple[int, ...], folder: Path) -> None:
-    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     images = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
     expected, found = _features(backbone, images), _features(loaded, images)
     if not torch.equal(expected, found):

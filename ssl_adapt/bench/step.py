@@ -13,10 +13,11 @@ from torch.optim import SGD, Adam, Optimizer
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.bench.naive import mix_naively
 from ssl_adapt.bench.timing import Comparison
+from ssl_adapt.data import Batch
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.learner import create_learner
-from ssl_adapt.training.pretrain import create_accelerator, create_view_settings
-from ssl_adapt.views import SimclrViews
+from ssl_adapt.training.pretrain import create_accelerator
+from ssl_adapt.training.tasks import SimclrTask
 
 CLASSES = 10
 
@@ -116,20 +117,20 @@ def compare_simclr_steps(batch_size: int, *, overrides: Sequence[str] = ()) -> C
     """
     arguments = ["recipe=simclr_resnet20", f"data.batch_size={batch_size}", *overrides]
     recipe = load_recipe(arguments)
-    accelerator = create_accelerator(recipe)
-    plain = create_learner(load_recipe([*arguments, "adapt=null"]), accelerator)
-    adaptive = create_learner(recipe, accelerator)
-    views = SimclrViews(create_view_settings(recipe)).to(accelerator.device)
+    accelerator, task = create_accelerator(recipe), SimclrTask(recipe)
+    plain = create_learner(load_recipe([*arguments, "adapt=null"]), task, accelerator)
+    adaptive = create_learner(recipe, task, accelerator)
     image_px, lr = recipe.data.image_px, recipe.train.lr
     images = torch.randint(256, (batch_size, 3, image_px, image_px), dtype=torch.uint8).to(accelerator.device)
+    batch = Batch(images, None, torch.arange(batch_size))
 
     def train_plain() -> None:
-        plain.train_weights(views(images), lr)
+        plain.train_weights(task.augment(batch), lr)
 
     def train_both() -> None:
-        pair = views(images)
-        adaptive.train_weights(pair, lr)
-        adaptive.train_theta(pair)
+        inputs = task.augment(batch)
+        adaptive.train_weights(inputs, lr)
+        adaptive.train_theta(inputs)
 
     return Comparison(
         name=f"step: SimCLR, ResNet20, {image_px} px, batch {batch_size}",

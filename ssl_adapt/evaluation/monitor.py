@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import nn
 
 from ssl_adapt.data import ImageSet
+from ssl_adapt.evaluation.accuracy import Accuracy, evaluate_accuracy
 from ssl_adapt.evaluation.collapse import feature_std, rank_me
 from ssl_adapt.evaluation.features import extract_features, raw_pixels
 from ssl_adapt.evaluation.knn import KnnProtocol, KnnResult, evaluate_knn
@@ -16,16 +18,74 @@ COLLAPSE_ROWS = 2048  # features that the rank is computed from; its cost grows 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's score, if there are labels, and the spread of its features."""
+    """A network's score, if there are labels, and the spread of its features, if it was measured."""
 
-    knn: KnnResult | None
-    feature_std: float
-    rank_me: float
+    score: KnnResult | Accuracy | None
+    feature_std: float | None = None
+    rank_me: float | None = None
+
+
+class Monitor(Protocol):
+    """Evaluates a network again and again on the same images."""
+
+    name: ClassVar[str]
+
+    def evaluate(self, network: nn.Module) -> Evaluation:
+        """The evaluation of a network as it is now."""
+        ...
+
+    def evaluate_pixels(self) -> KnnResult | None:
+        """The score without a network, or None where there is none."""
+        ...
+
+    def describe(self) -> str:
+        """How the score is made, in words."""
+        ...
+
+
+@dataclass(frozen=True)
+class AccuracyMonitor:
+    """Evaluates a classifier on a fixed set of images with labels; the fields are those of `FeatureMonitor`."""
+
+    name: ClassVar[str] = "accuracy"
+
+    queries: ImageSet | None
+    mean: Sequence[float]
+    std: Sequence[float]
+    batch_size: int
+    device: torch.device
+    workers: int
+
+    def evaluate(self, network: nn.Module) -> Evaluation:
+        """The evaluation of a network that maps images to logits."""
+        if self.queries is None:
+            return Evaluation(None)
+        return Evaluation(
+            evaluate_accuracy(
+                network,
+                self.queries,
+                mean=self.mean,
+                std=self.std,
+                batch_size=self.batch_size,
+                device=self.device,
+                workers=self.workers,
+            )
+        )
+
+    def evaluate_pixels(self) -> KnnResult | None:
+        """None: there is no accuracy without a classifier."""
+        return None
+
+    def describe(self) -> str:
+        """What the accuracy is measured on."""
+        if self.queries is None:
+            return "none: there are no test images"
+        return f"on {len(self.queries):,} test images, not augmented"
 
 
 @dataclass(frozen=True)
 class FeatureMonitor:
-    """Evaluates a network on fixed sets of images under a fixed protocol.
+    """Evaluates a network's features on fixed sets of images under a fixed protocol.
 
     Attributes:
         bank: images whose labels vote; without labels, images to watch for collapse.
@@ -37,6 +97,8 @@ class FeatureMonitor:
         device: where the network is.
         workers: processes that decode, where a set is not in memory.
     """
+
+    name: ClassVar[str] = "kNN"
 
     bank: ImageSet
     queries: ImageSet | None
@@ -64,6 +126,12 @@ class FeatureMonitor:
         if (len(self.bank) + len(self.queries)) * float_bytes > memory_limit_bytes:
             return None
         return self._knn(raw_pixels(self.bank), raw_pixels(self.queries), self.queries)
+
+    def describe(self) -> str:
+        """The protocol, and how many images there are on either side."""
+        if self.queries is None:
+            return "none: the data has no labels, or no test images"
+        return f"{self.protocol}; bank {len(self.bank):,}, queries {len(self.queries):,}"
 
     def _extract(self, network: nn.Module, image_set: ImageSet) -> torch.Tensor:
         return extract_features(

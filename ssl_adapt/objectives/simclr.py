@@ -81,6 +81,7 @@ class SimclrNetwork(nn.Module):
         super().__init__()
         self.backbone = backbone
         self.projector = projector
+        self.heads = (projector,)
 
     def forward(self, images: Tensor) -> Tensor:
         """Images (B, 3, H, W) -> projections (B, out)."""

@@ -5,22 +5,20 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
+from ssl_adapt.recipe.adapt import AdaptSection
+from ssl_adapt.recipe.objective import AugmentSection, ObjectiveSection, ViewsSection
+from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import (
     BatchSize,
-    Betas,
     ChannelMean,
     ChannelStd,
     Count,
     CountOrZero,
-    CropRatio,
-    CropScale,
     FolderName,
     Fraction,
-    Jitter,
     ModelArguments,
-    Number,
     Positive,
     PositiveOrZero,
     Probability,
@@ -28,12 +26,6 @@ from ssl_adapt.recipe.values import (
     Text,
     Trackers,
 )
-
-
-class Section(BaseModel):
-    """A frozen group of keys; unknown keys, values of another type and infinite numbers are errors."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class RunSection(Section):
@@ -61,7 +53,7 @@ class DataSection(Section):
         default=None, description="folder or tar that holds the images; null means the data set's usual place"
     )
     image_px: Count = Field(description="side of the square images that the network sees, in pixels")
-    batch_size: BatchSize = Field(description="images in a batch, each seen in two views; assumed")
+    batch_size: BatchSize = Field(description="images in a batch, in simclr each is seen in two views; assumed")
     workers: CountOrZero = Field(default=4, description="processes that decode images; only used when streaming")
     mean: ChannelMean = Field(description="subtracted from red, green, blue in [0, 1]")
     std: ChannelStd = Field(description="divides red, green, blue after data.mean is subtracted")
@@ -73,37 +65,12 @@ class DataSection(Section):
         return self
 
 
-class ViewsSection(Section):
-    """The random augmentation that turns an image into a view."""
-
-    crop_scale: CropScale = Field(description="smallest and largest area of the crop, as a share of the image")
-    crop_ratio: CropRatio = Field(description="smallest and largest width / height of the crop")
-    antialias: bool = Field(description="low-pass filter where a crop is made smaller, as PIL does")
-    flip_p: Probability = Field(description="probability of a horizontal flip")
-    jitter: Jitter = Field(description="strength of brightness, contrast, saturation and hue jitter")
-    jitter_p: Probability = Field(description="probability of the colour jitter")
-    grayscale_p: Probability = Field(description="probability of dropping the colours")
-
-
 class ModelSection(Section):
     """The network that is pre-trained."""
 
     name: Text = Field(description="name of a timm model, one of ours or any other")
     args: ModelArguments = Field(
         description="further arguments of timm.create_model; model.args.NAME=VALUE sets one of them"
-    )
-
-
-class ObjectiveSection(Section):
-    """The self-supervised loss and its projector."""
-
-    name: Literal["simclr"] = Field(description="what is minimised; simclr is NT-Xent on two views")
-    temperature: Positive = Field(description="divides the cosines in NT-Xent")
-    projector_hidden: Count = Field(description="width of the projector's hidden layer")
-    projector_out: Count = Field(description="width of the projection")
-    view_forward: Literal["separate", "joint"] = Field(
-        description="separate: BatchNorm statistics per view, as the public reference; "
-        "joint: one forward over both views"
     )
 
 
@@ -125,6 +92,11 @@ class TrainSection(Section):
     )
     warmup_epochs: CountOrZero = Field(description="epochs in which the learning rate rises linearly from 0")
     clip_grad_norm: Positive | None = Field(description="largest norm of the weights' gradient; null means off")
+    drop_path: Probability | None = Field(
+        default=None,
+        description="probability of dropping a path, rising linearly from 0 over the run; for networks with drop-path; "
+        "null leaves it as model.args set it",
+    )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 autocast on a GPU, float32 on a CPU"
     )
@@ -137,53 +109,6 @@ class TrainSection(Section):
             raise ValueError(
                 f"train.momentum={self.momentum} has no meaning for train.optimizer={self.optimizer}: "
                 "set train.momentum=null or train.optimizer=sgd"
-            )
-        return self
-
-
-class AdaptSection(Section):
-    """How the architecture is adapted while the weights train."""
-
-    sharing: Literal["full", "cell"] = Field(
-        description="full: each edge has its own theta; cell: edges at the same place of like cells share one"
-    )
-    epochs: Count = Field(description="length of the architecture stage; assumed")
-    theta_lr: Positive = Field(description="learning rate of theta's Adam; assumed")
-    theta_betas: Betas = Field(description="betas of theta's Adam; assumed")
-    theta_weight_decay: PositiveOrZero = Field(description="weight decay of theta's Adam; assumed")
-    theta_batch: Literal["same", "next"] = Field(
-        description="theta step on the batch of the weights' step or on the next one; assumed"
-    )
-    theta_updates_bn: bool = Field(description="whether the theta pass moves BatchNorm's running statistics; assumed")
-    shape_change: Literal["pad", "project", "forbid"] = Field(
-        description="the identity where an edge changes the shape: pad: subsample and zero-pad or slice, "
-        "no parameters; project: learnt; forbid: no such candidate; assumed"
-    )
-    none_rule: Literal["literal", "threshold"] = Field(
-        description="a none edge becomes the identity where: literal: theta_id is the largest, by eq. 1; "
-        "threshold: theta_id > adapt.none_threshold"
-    )
-    none_threshold: Number = Field(
-        description="theta_id above which a none edge becomes the identity under adapt.none_rule=threshold"
-    )
-    mode: Literal["hard", "anneal"] = Field(
-        description="hard: fix at the end of the stage; anneal: theta first moves linearly to its one-hot target"
-    )
-    anneal_epochs: CountOrZero = Field(description="epochs of annealing after the stage; 0 with adapt.mode=hard")
-    scale: Literal["one", "fold"] = Field(
-        description="scale of a kept operation: one: theta is dropped; fold: theta goes into its BatchNorm; assumed"
-    )
-
-    @model_validator(mode="after")
-    def _annealing_has_epochs(self) -> AdaptSection:
-        if self.mode == "hard" and self.anneal_epochs > 0:
-            raise ValueError(
-                f"adapt.anneal_epochs={self.anneal_epochs} has no meaning for adapt.mode=hard: "
-                "set adapt.anneal_epochs=0 or adapt.mode=anneal"
-            )
-        if self.mode == "anneal" and self.anneal_epochs == 0:
-            raise ValueError(
-                "adapt.mode=anneal needs epochs to anneal in: set adapt.anneal_epochs=1 or more, or adapt.mode=hard"
             )
         return self
 
@@ -209,14 +134,23 @@ class Recipe(Section):
         default=RunSection(), description="where the run is kept and how it is watched; may be absent"
     )
     data: DataSection = Field(description="the images")
-    views: ViewsSection = Field(description="the random augmentation of a view")
+    views: ViewsSection | None = Field(
+        default=None, description="the random augmentation of a view; given if and only if objective.name=simclr"
+    )
+    augment: AugmentSection | None = Field(
+        default=None, description="the random augmentation; given if and only if objective.name=supervised"
+    )
     model: ModelSection = Field(description="the network")
-    objective: ObjectiveSection = Field(description="the loss and its projector")
+    objective: ObjectiveSection = Field(description="what is minimised")
     train: TrainSection = Field(description="how the weights are trained")
     adapt: AdaptSection | None = Field(
         description="how the architecture adapts; adapt=null trains the original network"
     )
-    knn: KnnSection = Field(description="evaluation by nearest neighbours")
+    knn: KnnSection | None = Field(
+        default=None,
+        description="evaluation by nearest neighbours; given if and only if objective.name=simclr: "
+        "supervised runs tell the accuracy on the test images after every epoch",
+    )
 
     @property
     def run_dir(self) -> Path:
@@ -225,7 +159,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _stages_fit_into_the_run(self) -> Recipe:
-        problems = []
+        problems = self._missing_or_foreign_sections()
         epochs = self.train.epochs
         if self.train.warmup_epochs > epochs:
             problems.append(
@@ -246,3 +180,13 @@ class Recipe(Section):
         if problems:
             raise ValueError("\n".join(problems))
         return self
+
+    def _missing_or_foreign_sections(self) -> list[str]:
+        name = self.objective.name
+        wanted = {"views": name == "simclr", "augment": name == "supervised", "knn": name == "simclr"}
+        return [
+            f"objective.name={name} {'needs the section' if is_wanted else 'has no use for the section'} {section}: "
+            + ("add its keys; --help lists them" if is_wanted else f"type {section}=null")
+            for section, is_wanted in wanted.items()
+            if (getattr(self, section) is not None) != is_wanted
+        ]

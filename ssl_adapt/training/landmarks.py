@@ -2,6 +2,7 @@
 
 from collections import Counter
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -10,9 +11,9 @@ from ssl_adapt.adaptation.adaptation import EdgeState
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.data import ImageSet, epoch_order
 from ssl_adapt.evaluation.knn import KnnProtocol
-from ssl_adapt.evaluation.monitor import Evaluation, FeatureMonitor
+from ssl_adapt.evaluation.monitor import AccuracyMonitor, Evaluation, FeatureMonitor, Monitor
 from ssl_adapt.recipe import Recipe
-from ssl_adapt.training.learner import Learner, create_network
+from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.run_folder import RunFolder
 from ssl_adapt.training.run_log import RunLog, short_time
 from ssl_adapt.training.schedules import Stages, steps_to_change
@@ -29,35 +30,38 @@ LANDMARKS = {
 
 def create_monitor(
     recipe: Recipe, train_set: ImageSet, test_set: ImageSet | None, stages: Stages, device: torch.device
-) -> FeatureMonitor:
-    """kNN of the test images in the bank of the training images; a trial takes a sample of both.
+) -> Monitor:
+    """kNN of the test images in the bank of the training images, or accuracy; a trial takes a sample.
 
     Raises:
         ValueError: if knn.k is larger than the bank.
     """
-    knn = recipe.knn
+    data, knn = recipe.data, recipe.knn
     queries = test_set if train_set.labels is not None else None
-    if 10 * stages.total_steps < stages.steps_per_epoch:
-        limit = max(TRIAL_IMAGES, 2 * knn.k)
-        train_set = _sample(train_set, limit, recipe.seed)
+    is_trial = 10 * stages.total_steps < stages.steps_per_epoch
+    limit = max(TRIAL_IMAGES, 2 * knn.k if knn else 0)
+    if is_trial:
         queries = queries and _sample(queries, limit, recipe.seed)
+    if knn is None:
+        return AccuracyMonitor(queries, data.mean, data.std, 500, device, data.workers)
+    if is_trial:
+        train_set = _sample(train_set, limit, recipe.seed)
     if queries is not None and knn.k > len(train_set):
         raise ValueError(f"knn.k={knn.k} is more than the {len(train_set)} training images: lower knn.k")
     temperature = knn.temperature if knn.weighting == "exp" else None
     protocol = KnnProtocol(layer=knn.layer, k=knn.k, temperature=temperature, weighting=knn.weighting)
-    return FeatureMonitor(
-        train_set, queries, protocol, recipe.data.mean, recipe.data.std, 500, device, recipe.data.workers
-    )
+    return FeatureMonitor(train_set, queries, protocol, data.mean, data.std, 500, device, data.workers)
 
 
-def describe_plan(recipe: Recipe, learner: Learner, monitor: FeatureMonitor, stages: Stages) -> list[tuple[str, str]]:
+def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: Stages) -> list[tuple[str, str]]:
     """What will happen, as rows of name and meaning.
 
     Raises:
         ValueError: if the network can't take images of the recipe's size.
     """
     data, px = recipe.data, recipe.data.image_px
-    parameters, macs = _plain_cost(recipe)
+    parameters, macs = _plain_cost(learner)
+    heads = sum(count_parameters(head) for head in learner.network.heads)
     return [
         ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
         (
@@ -66,12 +70,12 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: FeatureMonitor, sta
         ),
         (
             "network",
-            f"{recipe.model.name}: {parameters:,} parameters, {macs:,} multiply-adds; "
-            f"projector {count_parameters(learner.network.projector):,} parameters",
+            f"{recipe.model.name}: {parameters:,} parameters, {macs:,} multiply-adds"
+            + (f"; projector {heads:,} parameters" if heads else ""),
         ),
         ("edges", _describe_edges(learner, recipe)),
         ("stages", _describe_stages(stages, recipe)),
-        ("kNN", _describe_knn(monitor)),
+        (monitor.name, monitor.describe()),
     ]
 
 
@@ -98,18 +102,18 @@ def warn_if_too_short(log: RunLog, recipe: Recipe, learner: Learner, stages: Sta
             )
 
 
-def tell_baselines(log: RunLog, monitor: FeatureMonitor, learner: Learner) -> None:
+def tell_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
     """Measure raw pixels and the untrained network."""
     pixels = monitor.evaluate_pixels()
     if pixels is not None:
         log.record("raw_pixels", step=0, knn_top1=pixels.top1, knn_top5=pixels.top5)
         log.say(f"raw pixels         kNN {pixels.top1:7.2%}")
     evaluation = _measure(log, "untrained", monitor, learner, 0)
-    log.say(f"untrained network  {_describe(evaluation)}\n")
+    log.say(f"untrained network  {_describe(monitor, evaluation)}\n")
 
 
 def tell_epoch(
-    log: RunLog, monitor: FeatureMonitor, learner: Learner, stages: Stages, *, epoch: int, step: int, loss: float
+    log: RunLog, monitor: Monitor, learner: Learner, stages: Stages, *, epoch: int, step: int, loss: float
 ) -> None:
     """Record an epoch (counted from 0) that ended before `step`; evaluate if it is time to."""
     recipe = learner.recipe
@@ -119,9 +123,9 @@ def tell_epoch(
     log.record("epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec)
     if learner.adaptation:
         log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
-    every = recipe.knn.every_epochs
+    every = recipe.knn.every_epochs if recipe.knn else 1
     is_time = every > 0 and (epoch + 1) % every == 0 and step < stages.total_steps
-    evaluation = _describe(_measure(log, "evaluation", monitor, learner, step)) if is_time else ""
+    evaluation = _describe(monitor, _measure(log, "evaluation", monitor, learner, step)) if is_time else ""
     left = (stages.total_steps - step) * seconds / steps
     width = len(str(stages.epochs))
     log.say(
@@ -130,13 +134,13 @@ def tell_epoch(
     )
 
 
-def tell_fix(log: RunLog, folder: RunFolder, monitor: FeatureMonitor, learner: Learner, step: int) -> None:
+def tell_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
     """Fix the architecture, between two measurements, and show what changed."""
     assert learner.adaptation is not None
     with log.clock_stopped():
         backbone, px = learner.network.backbone, learner.recipe.data.image_px
         before = _measure(log, "before_fix", monitor, learner, step)
-        cost_before = _plain_cost(learner.recipe)
+        cost_before = _plain_cost(learner)
         states = learner.adaptation.states()
         architecture = learner.fix()
         after = _measure(log, "after_fix", monitor, learner, step)
@@ -160,53 +164,59 @@ def tell_fix(log: RunLog, folder: RunFolder, monitor: FeatureMonitor, learner: L
     rows = [
         ["parameters", *(f"{cost[0]:,}" for cost in (cost_before, cost_after))],
         ["multiply-adds", *(f"{cost[1]:,}" for cost in (cost_before, cost_after))],
-        ["RankMe", f"{before.rank_me:.1f}", f"{after.rank_me:.1f}"],
     ]
-    if before.knn and after.knn:
-        rows.append(["kNN top-1", f"{before.knn.top1:.2%}", f"{after.knn.top1:.2%}"])
+    if before.rank_me is not None and after.rank_me is not None:
+        rows.append(["RankMe", f"{before.rank_me:.1f}", f"{after.rank_me:.1f}"])
+    if before.score and after.score:
+        rows.append([f"{monitor.name} top-1", f"{before.score.top1:.2%}", f"{after.score.top1:.2%}"])
     log.show_table("The network before and after", ["", "before", "after"], rows)
 
 
-def tell_result(log: RunLog, folder: RunFolder, monitor: FeatureMonitor, learner: Learner, step: int) -> None:
+def tell_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
     """Measure the trained network, write `result.json`, and show it beside the baselines."""
     evaluation = _measure(log, "result", monitor, learner, step)
-    events = {event["event"]: event for event in folder.events()}
-    backbone = learner.network.backbone
-    folder.save_result(
-        {
-            "knn_top1": {name: events[name].get("knn_top1") for name in LANDMARKS if name in events},
-            "knn_protocol": str(monitor.protocol),
-            "bank": len(monitor.bank),
-            "queries": len(monitor.queries) if monitor.queries else 0,
-            "changed": events["fix"]["changed"] if "fix" in events else {},
-            "parameters": count_parameters(backbone),
-            "macs": _macs(backbone, learner.recipe.data.image_px),
-            "steps": step,
-        }
-    )
-    if evaluation.knn is None:
-        log.say("no kNN score: the data has no labels, or no test images\n")
+    events = folder.events()
+    landmarks = {event["event"]: event for event in events}
+    backbone, key = learner.network.backbone, f"{_key(monitor)}_top1"
+    result: dict[str, Any] = {
+        key: {name: landmarks[name].get(key) for name in LANDMARKS if name in landmarks},
+        "protocol": monitor.describe(),
+        "changed": landmarks["fix"]["changed"] if "fix" in landmarks else {},
+        "parameters": count_parameters(backbone),
+        "macs": _macs(backbone, learner.recipe.data.image_px),
+        "steps": step,
+    }
+    if evaluation.score is None:
+        folder.save_result(result)
+        log.say(f"no {monitor.name}: {monitor.describe()}\n")
         return
     rows = [
-        [text, f"{events[name]['knn_top1']:.2%}", f"{events[name]['knn_top5']:.2%}"]
+        [text, f"{landmarks[name][key]:.2%}", f"{landmarks[name][_key(monitor) + '_top5']:.2%}"]
         for name, text in LANDMARKS.items()
-        if name in events
+        if name in landmarks
     ]
+    if learner.recipe.knn is None:  # the last epoch is the result; the best was chosen by the test images
+        best = max((e for e in events if e["event"] in ("evaluation", "result")), key=lambda event: event[key])
+        result["best_epoch_by_test_images"] = {"step": best["step"], key: best[key]}
+        rows.append(["(best of all epochs, chosen by the test images)", f"{best[key]:.2%}", ""])
+    folder.save_result(result)
     log.say("")
-    log.show_table(_describe_knn(monitor), ["", "top-1", "top-5"], rows)
+    log.show_table(f"{monitor.name}: {monitor.describe()}", ["", "top-1", "top-5"], rows)
 
 
-def _measure(log: RunLog, event: str, monitor: FeatureMonitor, learner: Learner, step: int) -> Evaluation:
-    network = learner.network
-    if monitor.protocol.layer == "projection":
-        evaluation = monitor.evaluate(nn.Sequential(network.backbone, network.projector))
-    else:
-        evaluation = monitor.evaluate(network.backbone)
+def _measure(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: int) -> Evaluation:
+    network, knn = learner.network, learner.recipe.knn
+    is_projection = knn is not None and knn.layer == "projection"
+    evaluation = monitor.evaluate(network if is_projection else network.backbone)
     values = {"feature_std": evaluation.feature_std, "rank_me": evaluation.rank_me}
-    if evaluation.knn:
-        values |= {"knn_top1": evaluation.knn.top1, "knn_top5": evaluation.knn.top5}
-    log.record(event, step=step, **values)
+    if evaluation.score:
+        values |= {f"{_key(monitor)}_top1": evaluation.score.top1, f"{_key(monitor)}_top5": evaluation.score.top5}
+    log.record(event, step=step, **{name: value for name, value in values.items() if value is not None})
     return evaluation
+
+
+def _key(monitor: Monitor) -> str:
+    return monitor.name.lower()
 
 
 def _margin(recipe: Recipe, state: EdgeState) -> float:
@@ -222,15 +232,11 @@ def _sample(image_set: ImageSet, limit: int, seed: int) -> ImageSet:
     return image_set.subset(epoch_order(len(image_set), seed=seed, epoch=0)[:limit])
 
 
-def _describe(evaluation: Evaluation) -> str:
-    knn = f"kNN {evaluation.knn.top1:7.2%}  " if evaluation.knn else ""
-    return f"{knn}std {evaluation.feature_std:.4f}  RankMe {evaluation.rank_me:.1f}"
-
-
-def _describe_knn(monitor: FeatureMonitor) -> str:
-    if monitor.queries is None:
-        return "none: the data has no labels, or no test images"
-    return f"{monitor.protocol}; bank {len(monitor.bank):,}, queries {len(monitor.queries):,}"
+def _describe(monitor: Monitor, evaluation: Evaluation) -> str:
+    score = f"{monitor.name} {evaluation.score.top1:7.2%}  " if evaluation.score else ""
+    if evaluation.feature_std is None or evaluation.rank_me is None:
+        return score
+    return f"{score}std {evaluation.feature_std:.4f}  RankMe {evaluation.rank_me:.1f}"
 
 
 def _describe_edges(learner: Learner, recipe: Recipe) -> str:
@@ -257,10 +263,11 @@ def _describe_stages(stages: Stages, recipe: Recipe) -> str:
     return " -> ".join(parts)
 
 
-def _plain_cost(recipe: Recipe) -> tuple[int, int]:
+def _plain_cost(learner: Learner) -> tuple[int, int]:
     """Parameters and multiply-adds of the plain backbone, built without memory or random numbers."""
+    recipe = learner.recipe
     with torch.device("meta"):
-        backbone = create_network(recipe).backbone
+        backbone: Any = learner.task.create_network().backbone
     try:
         return count_parameters(backbone), _macs(backbone, recipe.data.image_px)
     except (RuntimeError, AssertionError) as error:

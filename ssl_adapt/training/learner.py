@@ -4,18 +4,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
 from accelerate import Accelerator
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
-from ssl_adapt.objectives.simclr import SimclrNetwork, create_projector, nt_xent
 from ssl_adapt.recipe import AdaptSection, Recipe, TrainSection
-
-Views = tuple[Tensor, Tensor]
+from ssl_adapt.training.tasks import Inputs, Task
 
 
 @dataclass
@@ -23,7 +21,8 @@ class Learner:
     """Everything that a step changes.
 
     Attributes:
-        network: backbone and projector, as they are.
+        task: what the network is trained for.
+        network: backbone and heads, as they are.
         prepared: the same network as accelerate wrapped it; the weights' pass goes through it.
         weight_optimizer: of the network's weights.
         adaptation: None once the architecture is fixed, or when it never adapts.
@@ -32,7 +31,8 @@ class Learner:
         recipe: read only.
     """
 
-    network: SimclrNetwork
+    task: Task
+    network: Any
     prepared: nn.Module
     weight_optimizer: Optimizer
     adaptation: Adaptation | None
@@ -40,11 +40,11 @@ class Learner:
     accelerator: Accelerator
     recipe: Recipe
 
-    def train_weights(self, views: Views, lr: float) -> Tensor:
+    def train_weights(self, inputs: Inputs, lr: float) -> Tensor:
         """One step of the weights, theta fixed; the loss (a detached scalar on the device)."""
         for group in self.weight_optimizer.param_groups:
             group["lr"] = lr
-        loss = self._loss(self.prepared, views)
+        loss = self._loss(self.prepared, inputs)
         self.accelerator.backward(loss)
         if self.recipe.train.clip_grad_norm is not None:
             self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.train.clip_grad_norm)
@@ -52,16 +52,23 @@ class Learner:
         self.weight_optimizer.zero_grad()
         return loss.detach()
 
-    def train_theta(self, views: Views) -> None:
+    def train_theta(self, inputs: Inputs) -> None:
         """One step of theta, the weights fixed: the second half of a step of the architecture stage."""
         assert self.adaptation is not None
         assert self.theta_optimizer is not None
         assert self.recipe.adapt is not None
         update_bn = self.recipe.adapt.theta_updates_bn
-        with self.adaptation.architecture_pass(self.network.projector, update_bn=update_bn):
-            self.accelerator.backward(self._loss(self.network, views))
+        with self.adaptation.architecture_pass(*self.network.heads, update_bn=update_bn):
+            self.accelerator.backward(self._loss(self.network, inputs))
         self.theta_optimizer.step()
         self.theta_optimizer.zero_grad()
+
+    def set_drop_path(self, progress: float) -> None:
+        """Drop paths with a probability that rises linearly; `progress` is 0 at the run's start, 1 at its end."""
+        if self.recipe.train.drop_path is not None:
+            for module in self.network.modules():
+                if isinstance(module, DropPath):
+                    module.drop_prob = self.recipe.train.drop_path * progress
 
     def fix(self) -> Architecture:
         """Discretise the architecture; the weights that are left train on with their optimiser's state."""
@@ -91,23 +98,21 @@ class Learner:
             self.adaptation.load_state_dict(state["adaptation"])
             self.theta_optimizer.load_state_dict(state["theta_optimizer"])
 
-    def _loss(self, network: nn.Module, views: Views) -> Tensor:
-        view_a, view_b = (view.contiguous(memory_format=torch.channels_last) for view in views)
+    def _loss(self, network: nn.Module, inputs: Inputs) -> Tensor:
         with self.accelerator.autocast():
-            if self.recipe.objective.view_forward == "joint":
-                proj_a, proj_b = network(torch.cat([view_a, view_b])).chunk(2)
-            else:
-                proj_a, proj_b = network(view_a), network(view_b)
-        return nt_xent(proj_a, proj_b, temperature=self.recipe.objective.temperature)
+            outputs = self.task.forward(network, inputs)
+        return self.task.loss(outputs, inputs)
 
 
-def create_learner(recipe: Recipe, accelerator: Accelerator, architecture: Mapping[str, Any] | None = None) -> Learner:
+def create_learner(
+    recipe: Recipe, task: Task, accelerator: Accelerator, architecture: Mapping[str, Any] | None = None
+) -> Learner:
     """A fresh learner; `architecture` is that of a run that goes on after its fix.
 
     Raises:
         ValueError: if timm does not know the model, or it cannot be adapted.
     """
-    network = create_network(recipe).to(accelerator.device)
+    network: Any = task.create_network().to(accelerator.device)
     adaptation = theta_optimizer = None
     if architecture is not None:
         apply_architecture(network.backbone, Architecture.from_dict(architecture))
@@ -118,27 +123,7 @@ def create_learner(recipe: Recipe, accelerator: Accelerator, architecture: Mappi
     prepared, weight_optimizer = accelerator.prepare(
         network, create_weight_optimizer(network.parameters(), recipe.train, accelerator.device)
     )
-    return Learner(network, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe)
-
-
-def create_network(recipe: Recipe) -> SimclrNetwork:
-    """The plain backbone and the projector, with weights drawn from torch's generator.
-
-    Raises:
-        ValueError: if timm does not know the model or refuses its arguments.
-    """
-    px = recipe.data.image_px
-    cfg = {"input_size": (3, px, px), "mean": recipe.data.mean, "std": recipe.data.std, "crop_pct": 1.0}
-    try:
-        backbone: Any = timm.create_model(
-            recipe.model.name, num_classes=0, pretrained_cfg_overlay=cfg, **recipe.model.args
-        )
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {error}") from None
-    projector = create_projector(
-        backbone.num_features, recipe.objective.projector_hidden, recipe.objective.projector_out
-    )
-    return SimclrNetwork(backbone, projector)
+    return Learner(task, network, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe)
 
 
 def create_adaptation(backbone: nn.Module, adapt: AdaptSection) -> Adaptation:
@@ -149,6 +134,7 @@ def create_adaptation(backbone: nn.Module, adapt: AdaptSection) -> Adaptation:
         shape_change=adapt.shape_change,
         none_rule=adapt.none_rule,
         none_threshold=adapt.none_threshold,
+        on_dead=adapt.on_dead,
     )
 
 

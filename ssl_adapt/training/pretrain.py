@@ -1,4 +1,4 @@
-"""The one loop: pre-train with SimCLR while the architecture adapts, then export."""
+"""The one loop: train, self-supervised or supervised, while the architecture adapts, then export."""
 
 import importlib.util
 import math
@@ -26,7 +26,7 @@ from ssl_adapt.training.learner import create_learner
 from ssl_adapt.training.run_folder import RunFolder
 from ssl_adapt.training.run_log import RunLog
 from ssl_adapt.training.schedules import Stages, lr_at_step, plan_stages
-from ssl_adapt.views import SimclrViews, ViewSettings
+from ssl_adapt.training.tasks import create_task
 
 
 def pretrain(recipe: Recipe) -> Path | None:
@@ -44,8 +44,8 @@ def pretrain(recipe: Recipe) -> Path | None:
     monitor = create_monitor(recipe, train_set, test_set, stages, device)
     saved = folder.load_checkpoint()
     torch.manual_seed(recipe.seed)
-    learner = create_learner(recipe, accelerator, saved and saved["learner"]["architecture"])
-    views = SimclrViews(create_view_settings(recipe)).to(device)
+    task = create_task(recipe, train_set)
+    learner = create_learner(recipe, task, accelerator, saved and saved["learner"]["architecture"])
     plan = describe_plan(recipe, learner, monitor, stages)
 
     folder.create()
@@ -71,13 +71,14 @@ def pretrain(recipe: Recipe) -> Path | None:
             for batch in epoch_batches(recipe, train_set, device, epoch, stages.total_steps - step):
                 if learner.adaptation and step == stages.fix_step:
                     tell_fix(log, folder, monitor, learner, step)
-                pair = views(batch.images)
+                inputs = task.augment(batch)
+                learner.set_drop_path(step / stages.total_steps)
                 is_architecture_step = step < stages.architecture_steps
                 if is_architecture_step and theta_batch(recipe) == "next" and step > 0:
-                    learner.train_theta(pair)
-                losses.append(learner.train_weights(pair, lr_at(recipe, stages, step)))
+                    learner.train_theta(inputs)
+                losses.append(learner.train_weights(inputs, lr_at(recipe, stages, step)))
                 if is_architecture_step and theta_batch(recipe) == "same":
-                    learner.train_theta(pair)
+                    learner.train_theta(inputs)
                 if learner.adaptation and not is_architecture_step:
                     learner.adaptation.anneal((step + 1 - stages.architecture_steps) / stages.anneal_steps)
                 step += 1
@@ -100,7 +101,10 @@ def pretrain(recipe: Recipe) -> Path | None:
         if learner.adaptation:
             tell_fix(log, folder, monitor, learner, step)
         tell_result(log, folder, monitor, learner, step)
-        export = export_timm(learner.network.backbone, folder.export, extra_args=recipe.model.args)
+        keep_classifier = recipe.objective.name == "supervised"
+        export = export_timm(
+            learner.network.backbone, folder.export, extra_args=recipe.model.args, keep_classifier=keep_classifier
+        )
         log.say(f"exported: timm.create_model('local-dir:{export}', pretrained=True, num_classes=0)")
         return export
 
@@ -168,12 +172,6 @@ def create_stages(recipe: Recipe, image_count: int) -> Stages:
         anneal_epochs=recipe.adapt.anneal_epochs if recipe.adapt else 0,
         max_steps=recipe.train.max_steps,
     )
-
-
-def create_view_settings(recipe: Recipe) -> ViewSettings:
-    """The views of the recipe, at the size and with the normalisation of its data."""
-    data, views = recipe.data, recipe.views
-    return ViewSettings(size_px=data.image_px, mean=data.mean, std=data.std, **views.model_dump())
 
 
 def epoch_batches(
