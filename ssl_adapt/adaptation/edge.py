@@ -33,7 +33,8 @@ class EdgeSpec:
         cell_type: cells of the same type may share theta; their edges at the same place have the same kind.
         place: the edge's name within its cell.
         source: the node of the cell that the edge leaves.
-        target: the node of the cell that the edge enters; a node sums its edges.
+        target: the node of the cell that the edge enters; a node sums its edges. A name that ends in "+" says
+            that something else than edges comes to it as well.
         candidates: what the edge may become; "original" is always among them.
     """
 

@@ -12,7 +12,7 @@ OnDead = Literal["error", "warn", "allow"]
 def find_dead_nodes(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice]) -> list[str]:
     """The nodes, as "cell:node", that only none edges enter, or edges that come from dead nodes.
 
-    A node that no edge enters is an input of its cell and alive.
+    A node that no edge enters is an input of its cell and alive, and so is one whose name ends in "+".
 
     Args:
         specs: the edges in forward order.
@@ -23,7 +23,8 @@ def find_dead_nodes(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice]) ->
         choice = choices.get(spec.name, "original")
         carries = choice != "none" and not (choice == "original" and spec.kind == "none")
         source, target = (spec.cell, spec.source), (spec.cell, spec.target)
-        alive[target] = alive.get(target, False) or (carries and alive.get(source, True))
+        is_fed = spec.target.endswith("+") or (carries and alive.get(source, True))
+        alive[target] = alive.get(target, False) or is_fed
     return [f"{cell}:{node}" for (cell, node), is_alive in alive.items() if not is_alive]
 
 

@@ -7,6 +7,8 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from ssl_adapt.adaptation.edge import Adaptable
+from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.data import Batch, ImageSet
 from ssl_adapt.objectives.simclr import SimclrNetwork, create_projector, nt_xent
 from ssl_adapt.objectives.supervised import SupervisedObjective
@@ -155,7 +157,7 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
     """The plain timm model of the recipe, with weights drawn from torch's generator.
 
     Raises:
-        ValueError: if timm does not know the model or refuses its arguments.
+        ValueError: if timm does not know the model or refuses its arguments, or it has no edges to adapt.
     """
     px = recipe.data.image_px
     cfg = {"input_size": (3, px, px), "mean": recipe.data.mean, "std": recipe.data.std, "crop_pct": 1.0}
@@ -165,6 +167,12 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
         )
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {error}") from None
+    if recipe.adapt is None:
+        return backbone
+    if not isinstance(backbone, Adaptable):
+        return adaptable(backbone, recipe.adapt.edges, model_args=recipe.model.args)
+    if recipe.adapt.edges is not None:
+        raise ValueError(f"adapt.edges={recipe.adapt.edges}: {recipe.model.name} declares its own edges; leave it out")
     return backbone
 
 
