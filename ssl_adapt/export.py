@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, model_args, model_name
 from ssl_adapt.adaptation.edge import Adaptable
+from ssl_adapt.backbones.network import CellNetwork
 
 # The keys of timm's pretrained_cfg that describe a checkpoint; where it came from is not among them.
 _CFG_KEYS = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation", "pool_size", "fixed_input_size",
@@ -30,7 +31,7 @@ def export_timm(
 ) -> Path:
     """Write `config.json` and `model.safetensors`, load them back through timm, and return the folder.
 
-    What is written is the backbone (no projector), in contiguous float32, with the architecture it has now and
+    What is written is the backbone (no projector, no auxiliary head), in contiguous float32, with the architecture it has now and
     the normalisation and size of its input (`model.pretrained_cfg`).
 
     Args:
@@ -49,6 +50,8 @@ def export_timm(
     if target.exists() and not (target.is_dir() and {path.name for path in target.iterdir()} <= _FILES):
         raise ValueError(f"{folder} holds something else than an export: choose another folder, or empty it")
     backbone: Any = deepcopy(model).to("cpu", torch.float32).eval()  # Any: timm's contract is not in nn.Module
+    if isinstance(backbone, CellNetwork):
+        backbone.remove_auxiliary()
     if not keep_classifier:
         backbone.reset_classifier(0)
     for tensor in (*backbone.parameters(), *backbone.buffers()):

@@ -219,6 +219,10 @@ class CellNetwork(nn.Module):
         if self._create_auxiliary is not None:
             self.auxiliary = self._create_auxiliary.create(num_classes) if num_classes else None
 
+    def remove_auxiliary(self) -> None:
+        """Take the auxiliary head away, which is of use in training alone."""
+        self._create_auxiliary = self.auxiliary = None
+
     def group_matcher(self, coarse: bool = False) -> dict[str, str]:
         """Parameter groups for layer-wise decay, as timm's optimiser factory asks for them."""
         return {"stem": r"^stem", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}

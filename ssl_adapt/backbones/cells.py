@@ -1,0 +1,82 @@
+"""The cell that a genotype describes."""
+
+from string import ascii_lowercase
+
+import torch
+from torch import Tensor, nn
+
+from ssl_adapt.adaptation.edge import Kind, Zero
+from ssl_adapt.backbones.cell_operations import create_factorized_reduce, create_operation, create_relu_conv_bn
+from ssl_adapt.backbones.genotypes import CellGenotype
+from ssl_adapt.backbones.network import CellEdge
+from ssl_adapt.backbones.operations import sum_edges
+
+
+class GenotypeCell(nn.Module):
+    """Two inputs brought to one width, nodes that sum edges, and the concatenation of some nodes.
+
+    The edges of the genotype are the submodules `edge_SOURCE_TARGET`; a second edge between the same nodes is
+    `edge_SOURCE_TARGET_b`. What brings the inputs to the cell's width is no edge.
+
+    Args:
+        genotype: the cell's graph.
+        in_channels: of the cell before the previous (node 0) and of the previous (node 1).
+        channels: width of every node.
+        reduces: whether the edges from nodes 0 and 1 have stride 2.
+        follows_reduction: whether node 0 comes with twice the height and width of node 1.
+
+    Source: https://github.com/quark0/darts, cnn/model.py.
+    """
+
+    def __init__(
+        self,
+        genotype: CellGenotype,
+        in_channels: tuple[int, int],
+        channels: int,
+        *,
+        reduces: bool,
+        follows_reduction: bool,
+    ) -> None:
+        super().__init__()
+        self.cell_type = "reduction" if reduces else "normal"
+        self.stride = 2 if reduces else 1
+        self.concat = genotype.concat
+        self.out_channels = channels * len(self.concat)
+        before, previous = in_channels
+        self.preprocess0 = (
+            create_factorized_reduce(before, channels)
+            if follows_reduction
+            else create_relu_conv_bn(before, channels, 1)
+        )
+        self.preprocess1 = create_relu_conv_bn(previous, channels, 1)
+        edges: list[CellEdge] = []
+        for operation, source, target in genotype.edges:
+            place = self._free_name(f"edge_{source}_{target}")
+            stride = self.stride if source < 2 else 1
+            module = create_operation(operation, channels, stride)
+            self.add_module(place, module)
+            shape = channels, channels, stride
+            edges.append(CellEdge(place, _kind_of(module), operation, *shape, str(source), str(target)))
+        self.edges = tuple(edges)
+        targets = sorted({edge.target for edge in genotype.edges})
+        self._entering = [
+            [(edge.place, int(edge.source)) for edge in edges if edge.target == str(target)] for target in targets
+        ]
+
+    def forward(self, before: Tensor, x: Tensor) -> Tensor:
+        """x (B, in, H, W), and the input `before` of the cell that gave it -> (B, out, H / stride, W / stride)."""
+        nodes = [self.preprocess0(before), self.preprocess1(x)]
+        for entering in self._entering:  # read by name, as adaptation exchanges the modules
+            nodes.append(sum_edges(*((getattr(self, place), nodes[source]) for place, source in entering)))
+        outputs = [nodes[node] for node in self.concat]
+        return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+    def _free_name(self, name: str) -> str:
+        names = (name, *(f"{name}_{letter}" for letter in ascii_lowercase[1:]))
+        return next(free for free in names if not hasattr(self, free))
+
+
+def _kind_of(operation: nn.Module) -> Kind:
+    if isinstance(operation, Zero):
+        return "none"
+    return "identity" if isinstance(operation, nn.Identity) else "operation"
