@@ -31,8 +31,8 @@ def export_timm(
 ) -> Path:
     """Write `config.json` and `model.safetensors`, load them back through timm, and return the folder.
 
-    What is written is the backbone (no projector, no auxiliary head), in contiguous float32, with the architecture it has now and
-    the normalisation and size of its input (`model.pretrained_cfg`).
+    What is written is the backbone (no projector, no auxiliary head), in contiguous float32, with the architecture
+    it has now and the normalisation and size of its input (`model.pretrained_cfg`).
 
     Args:
         model: a network that timm built; adapted ones must be fixed.

@@ -1,11 +1,11 @@
-"""Accuracy of a classifier on a set of labelled images."""
+"""Accuracy of a classifier on a whole set of images."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from ssl_adapt.data import ImageSet
 from ssl_adapt.evaluation.features import extract_features
@@ -13,16 +13,44 @@ from ssl_adapt.evaluation.features import extract_features
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Shares of images, 0..1, whose label is the first guess or among the first five; the loss is a mean."""
+    """How well logits name the classes of images.
+
+    Attributes:
+        top1: fraction in [0, 1] of the images whose class has the largest logit.
+        top5: fraction in [0, 1] of the images whose class is among the five largest, or among all if fewer.
+        count: images.
+        loss: mean cross entropy, without label smoothing.
+    """
 
     top1: float
     top5: float
-    loss: float
     count: int
+    loss: float
+
+
+def logits_accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
+    """Accuracy of logits (N, K), N >= 1, against labels (N,) int64.
+
+    Raises:
+        ValueError: a label has no logit.
+    """
+    classes = logits.shape[1]
+    if labels.max() >= classes:
+        raise ValueError(
+            f"the network gives {classes} logits and the labels reach {int(labels.max())}; "
+            f"create it with num_classes={int(labels.max()) + 1} or more"
+        )
+    hits = logits.topk(min(5, classes), dim=1).indices == labels[:, None]
+    return Accuracy(
+        top1=hits[:, 0].double().mean().item(),
+        top5=hits.any(dim=1).double().mean().item(),
+        count=len(labels),
+        loss=F.cross_entropy(logits.double(), labels).item(),
+    )
 
 
 def evaluate_accuracy(
-    network: nn.Module,
+    network: nn.Module | Callable[[Tensor], Tensor],
     image_set: ImageSet,
     *,
     mean: Sequence[float],
@@ -31,27 +59,27 @@ def evaluate_accuracy(
     device: torch.device | str,
     workers: int,
 ) -> Accuracy:
-    """The accuracy of a network that maps images (B, 3, H, W) to logits (B, classes), on the whole set.
+    """Accuracy of the network in evaluation mode on all images, none augmented.
 
-    Images are not augmented; the network is in evaluation mode for it and left as it was. With fewer than five
-    classes, `top5` counts all of them and is 1.
+    Images pass as in `extract_features`, which says more: each once, in float32 without autocast and without
+    gradients; the network is left as it was.
+
+    Args:
+        network: maps (B, 3, H, W) to logits (B, K) in evaluation mode, on ``device``.
+        image_set: at least one image, with labels.
+        mean: mean of each channel, for pixels in [0, 1].
+        std: standard deviation of each channel, likewise.
+        batch_size: images at a time.
+        device: where the network is.
+        workers: processes that decode, where the set is not in memory.
 
     Raises:
-        ValueError: if the set is empty or has no labels, or a label is beyond the network's classes.
+        ValueError: If the set is empty or without labels, the network returns anything but (B, K), or a label
+            has no logit.
     """
     if image_set.labels is None:
-        raise ValueError("the set of images has no labels; accuracy needs them")
-    labels = image_set.labels
+        raise ValueError(f"the images of {image_set.name!r} have no labels; pass a set that has a class per image")
     logits = extract_features(
         network, image_set, mean=mean, std=std, batch_size=batch_size, device=device, workers=workers
     )
-    if int(labels.max()) >= logits.shape[1]:
-        raise ValueError(f"label {int(labels.max())} is beyond the network's {logits.shape[1]} classes")
-    guesses = logits.topk(min(5, logits.shape[1]), dim=1).indices
-    hits = guesses == labels[:, None]
-    return Accuracy(
-        top1=hits[:, 0].double().mean().item(),
-        top5=hits.any(dim=1).double().mean().item(),
-        loss=F.cross_entropy(logits, labels).item(),
-        count=len(labels),
-    )
+    return logits_accuracy(logits, image_set.labels)

@@ -135,10 +135,10 @@ class Recipe(Section):
     )
     data: DataSection = Field(description="the images")
     views: ViewsSection | None = Field(
-        default=None, description="the random augmentation of a view; given if and only if objective.name=simclr"
+        default=None, description="the random augmentation of a view; given with objective.name=simclr alone"
     )
     augment: AugmentSection | None = Field(
-        default=None, description="the random augmentation; given if and only if objective.name=supervised"
+        default=None, description="the random augmentation; given with objective.name=supervised alone"
     )
     model: ModelSection = Field(description="the network")
     objective: ObjectiveSection = Field(description="what is minimised")
@@ -148,8 +148,7 @@ class Recipe(Section):
     )
     knn: KnnSection | None = Field(
         default=None,
-        description="evaluation by nearest neighbours; given if and only if objective.name=simclr: "
-        "supervised runs tell the accuracy on the test images after every epoch",
+        description="evaluation by nearest neighbours; given with objective.name=simclr alone",
     )
 
     @property

@@ -1,0 +1,34 @@
+"""A network's edges as a table, JSON and a drawing: python scripts/inspect_network.py model=NAME (--help for more).
+
+The script is not called inspect.py, as that would hide Python's own module `inspect` from all scripts in this folder.
+"""
+
+import sys
+
+from rich.console import Console
+
+from ssl_adapt.arguments import describe_keys, read_arguments
+from ssl_adapt.report.drawings import draw_cells
+from ssl_adapt.report.edge_table import describe_network, print_network
+from ssl_adapt.report.inspection import INSPECT_KEYS, INSPECT_USAGE, load_for_inspection
+
+
+def main() -> None:
+    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
+        print(describe_keys(INSPECT_USAGE, INSPECT_KEYS))
+        return
+    try:
+        given = read_arguments(sys.argv[1:], INSPECT_KEYS)
+        network = describe_network(*load_for_inspection(given))
+        if "drawing" in given:
+            draw_cells(network.specs, network.architecture.edges, given["drawing"], title=network.model)
+    except ValueError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    print_network(network, Console(width=None if sys.stdout.isatty() else 150))
+    if "json" in given:
+        given["json"].write_text(network.to_json() + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

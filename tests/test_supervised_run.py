@@ -1,0 +1,106 @@
+"""Supervised runs end to end on the embedded digits: stages, accuracy, resume to the bit, export with classifier."""
+
+import json
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from accelerate.state import AcceleratorState
+from test_pretrain import assert_same_weights, events
+
+from ssl_adapt import load_recipe, pretrain
+
+DARTS = ["model.name=darts", "model.args={channels: 4, cells: 3, auxiliary: true}", "objective.auxiliary_weight=0.4"]
+PROXYLESS = ["model.name=proxyless_mobile_cifar", "model.args={width: 0.1}"]
+TINY = [
+    "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "data.batch_size=128", "train.epochs=3",
+    "model.args={width: 4, layers: [1, 2]}", "augment.pad_px=1", "adapt.epochs=1", "adapt.theta_lr=0.1",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate_state():
+    """Accelerate keeps one precision for the life of a process; each test is a run of its own."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def run(folder: Path, *arguments: str) -> Path | None:
+    overridden = {argument.partition("=")[0] for argument in arguments}
+    kept = [argument for argument in TINY if argument.partition("=")[0] not in overridden]
+    return pretrain(load_recipe([*kept, f"run.dir={folder}", *arguments]))
+
+
+def test_a_supervised_run_tells_its_accuracy_after_every_epoch(tmp_path, capsys):
+    export = run(tmp_path / "a")
+    steps = 1297 // 128
+    order = [(event["event"], event["step"]) for event in events(tmp_path / "a") if event["event"] != "theta"]
+    assert order == [
+        ("untrained", 0), ("epoch", steps), ("evaluation", steps), ("before_fix", steps), ("after_fix", steps),
+        ("fix", steps), ("epoch", 2 * steps), ("evaluation", 2 * steps), ("epoch", 3 * steps), ("result", 3 * steps),
+    ]  # fmt: skip
+    result = json.loads((tmp_path / "a" / "result.json").read_text())
+    measured = [e["accuracy_top1"] for e in events(tmp_path / "a") if e["event"] in ("evaluation", "result")]
+    assert result["accuracy_top1"]["result"] == measured[-1]
+    assert result["best_epoch_by_test_images"]["accuracy_top1"] == max(measured)
+    printed = capsys.readouterr().out
+    assert "best of all epochs, chosen by the test images" in printed
+    assert "on 500 test images" in printed
+    classifier = timm.create_model(f"local-dir:{export}", pretrained=True).eval()
+    features = timm.create_model(f"local-dir:{export}", pretrained=True, num_classes=0).eval()
+    x = torch.randn(2, 3, 8, 8)
+    assert torch.equal(classifier(x), classifier.fc(features(x)))
+    assert classifier(x).shape == (2, 10)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [[], [*DARTS, "train.drop_path=0.3", "objective.mixup_alpha=0.4", "augment.cutout_px=4"]],
+)
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, options):
+    run(tmp_path / "whole", *options)
+    assert run(tmp_path / "parts", *options, "run.stop_after_epochs=2") is None
+    run(tmp_path / "parts", *options, "run.resume=auto")
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+
+
+def test_an_auxiliary_head_trains_and_is_not_exported(tmp_path):
+    export = run(tmp_path / "a", *DARTS)
+    saved = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["learner"]["network"]
+    assert sum("auxiliary" in name for name in saved) > 5
+    loaded = timm.create_model(f"local-dir:{export}", pretrained=True)
+    assert not any("auxiliary" in name for name in loaded.state_dict())
+
+
+def test_any_timm_model_adapts_in_a_run(tmp_path):
+    arguments = [
+        "model.name=vit_tiny_patch16_224", "model.args={img_size: 8, patch_size: 4, embed_dim: 24, depth: 3}",
+        "adapt.edges=blocks.*", "train.max_steps=6",
+    ]  # fmt: skip
+    export = run(tmp_path / "a", *arguments)
+    architecture = json.loads((tmp_path / "a" / "architecture.json").read_text())
+    assert set(architecture["edges"]) == {"blocks.0", "blocks.1", "blocks.2"}
+    assert timm.create_model(f"local-dir:{export}", pretrained=True)(torch.zeros(1, 3, 8, 8)).shape == (1, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["adapt.edges=layer1.*"], "resnet20 declares its own edges; leave it out"),
+        ([*PROXYLESS, "adapt.sharing=cell"], "needs cells that are alike"),
+        (["model.name=no_such_model"], "model.name='no_such_model'"),
+    ],
+)  # fmt: skip
+def test_what_cannot_run_is_refused_before_anything_is_created(tmp_path, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path / "a", *arguments)
+    assert not (tmp_path / "a").exists()
+
+
+def test_images_without_labels_are_refused(tmp_path):
+    from test_pretrain import write_images
+
+    write_images(tmp_path / "flat", 130)
+    with pytest.raises(ValueError, match=r"objective\.name=supervised needs labels"):
+        run(tmp_path / "a", "data.name=folder", f"data.root={tmp_path / 'flat'}")
