@@ -19,7 +19,7 @@ from ssl_adapt.training.run_folder import RunFolder
 from ssl_adapt.training.run_log import RunLog, short_time
 from ssl_adapt.training.schedules import Stages, steps_to_change
 
-TRIAL_IMAGES = 512  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
+TRIAL_IMAGES = 128  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
 LANDMARKS = {
     "raw_pixels": "raw pixels",
     "untrained": "untrained network",

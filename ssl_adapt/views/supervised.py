@@ -86,13 +86,12 @@ class SupervisedViews(nn.Module):
             ValueError: the images are not uint8 or not of that shape; the message says what to pass.
         """
         _check_images(images, self.settings.size_px)
-        with torch.autocast(images.device.type, enabled=False):
-            view = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
-            for operation in self.before_normalise:
-                view = operation(view)
-            view = view.sub_(self.mean.to(view.device)).div_(self.std.to(view.device))
-            for cut in self.after_normalise:
-                view = cut(view)
+        view = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
+        for operation in self.before_normalise:
+            view = operation(view)
+        view = view.sub_(self.mean.to(view.device)).div_(self.std.to(view.device))
+        for cut in self.after_normalise:
+            view = cut(view)
         return view
 
 
