@@ -8,9 +8,8 @@ import sys
 from rich.console import Console
 
 from ssl_adapt.arguments import describe_keys, read_arguments
-from ssl_adapt.report.drawings import draw_cells
 from ssl_adapt.report.edge_table import describe_network, print_network
-from ssl_adapt.report.inspection import INSPECT_KEYS, INSPECT_USAGE, load_for_inspection
+from ssl_adapt.report.inspection import INSPECT_KEYS, INSPECT_USAGE, draw_network, load_for_inspection
 
 
 def main() -> None:
@@ -21,7 +20,7 @@ def main() -> None:
         given = read_arguments(sys.argv[1:], INSPECT_KEYS)
         network = describe_network(*load_for_inspection(given))
         if "drawing" in given:
-            draw_cells(network.specs, network.architecture.edges, given["drawing"], title=network.model)
+            draw_network(network, given["drawing"])
     except ValueError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

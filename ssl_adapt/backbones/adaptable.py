@@ -33,7 +33,7 @@ DEFAULT_EDGES = (
     "serial_blocks*.*",  # CoaT
     "stage[0-9].[0-9]*",  # Visformer
     "level[0-9].tree[0-9]",  # DLA
-    "features.[0-9]*",  # ReXNet
+    "features.[0-9]*",  # VGG
 )
 NAME = "adaptable_timm"
 

@@ -1,23 +1,42 @@
-"""Drawings of cells: their nodes in a row, their edges as arcs, changed edges in red."""
+"""Drawings of cells: inputs on the left, nodes in a row, edges as arrows, changed edges in red."""
 
+import math
+import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
+from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch, PathPatch, Polygon
+from matplotlib.path import Path as Outline
+from matplotlib.transforms import Affine2D
 
+from ssl_adapt.adaptation.architecture import Architecture
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec
+from ssl_adapt.report.cell_layout import (
+    BOX_HEIGHT,
+    HEAD,
+    LABEL_PT,
+    NODE_PT,
+    Arrow,
+    CellLayout,
+    lay_out_cell,
+    text_width,
+)
 
-PLAIN, CHANGED, ABSENT = "#222222", "#cc0000", "#b8b8b8"
+SUFFIXES = (".svg", ".png", ".pdf")
+PLAIN, CHANGED = "#222222", "#cc0000"
+COLOURS = {"operation": PLAIN, "original": PLAIN, "identity": "#4f73a6", "none": "#b0b0b0"}
+INPUT_FILL, NODE_FILL, NODE_EDGE = "#e4edf8", "#f5f5f3", "#8a97a8"
+PAGE_WIDTH, MARGIN, CAPTION_LINE, CAPTION_PT = 16.0, 0.25, 0.18, 9  # all lengths are in inches, and so are the axes
 
 
-@dataclass(frozen=True)
-class _Drawn:
-    """A cell and the cells that look like it."""
-
-    title: str
-    specs: tuple[EdgeSpec, ...]
+def draw_architecture(
+    specs: Sequence[EdgeSpec], architecture: Architecture | None, path: str | Path, *, title: str = ""
+) -> Path:
+    """Draw the cells of a network as `architecture` has them (None: as they were); see `draw_cells`."""
+    return draw_cells(specs, architecture.edges if architecture else {}, path, title=title)
 
 
 def draw_cells(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice], path: str | Path, *, title: str = "") -> Path:
@@ -30,109 +49,159 @@ def draw_cells(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice], path: s
         title: above the drawing.
 
     Raises:
-        ValueError: if the path ends in something else.
+        ValueError: if the path ends in something else, or there are no edges.
     """
     path = Path(path)
-    if path.suffix not in (".svg", ".png", ".pdf"):
-        raise ValueError(f"a drawing is a .svg, .png or .pdf file, got {path}")
-    matplotlib.use("agg")
-    from matplotlib.figure import Figure
-
-    cells = _distinct_cells(specs, choices)
-    columns = min(len(cells), 2)
-    lines = -(-len(cells) // columns)
-    figure = Figure(figsize=(7.5 * columns, 3.6 * lines), layout="constrained")
-    axes: Any = figure.subplots(lines, columns, squeeze=False)
-    for axis in axes.flat:
-        axis.set_axis_off()
-    for axis, cell in zip(axes.flat, cells, strict=False):
-        _draw_cell(axis, cell, choices)
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f"a drawing is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, got {path}")
+    if not specs:
+        raise ValueError("there is nothing to draw: the list of edges is empty")
+    kinds = _distinct_cells(specs, choices)
+    labels = {spec.name: change_label(spec, choices.get(spec.name, "original")) for spec in specs}
+    layouts = [lay_out_cell(kind.specs, labels) for kind in kinds]
+    captions = [_caption(kind, layout.width) for kind, layout in zip(kinds, layouts, strict=True)]
+    sizes = [
+        (
+            max(layout.width, *(text_width(line, CAPTION_PT) * 1.15 for line in caption)),  # bold is wider
+            layout.top - layout.bottom + CAPTION_LINE * len(caption),
+        )
+        for layout, caption in zip(layouts, captions, strict=True)
+    ]
+    corners, width, height = _arrange(sizes)
+    height += 0.4 if title else 0.0
+    figure = Figure(figsize=(width, height))
+    axis: Any = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
+    axis.set_axis_off()
     if title:
-        figure.suptitle(title, fontsize=12)
-    with matplotlib.rc_context({"svg.fonttype": "none"}):  # text stays text
-        figure.savefig(path, dpi=150)
+        axis.text(width / 2, height - 0.3, title, fontsize=13, ha="center", va="center")
+    for layout, caption, (x, y) in zip(layouts, captions, corners, strict=True):
+        _draw_cell(axis, layout, choices, x, y - layout.bottom)
+        _write_caption(axis, caption, x, y + layout.top - layout.bottom)
+    # text stays text, and the same drawing is the same file
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cells"}):
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
 
 
-def _distinct_cells(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice]) -> list[_Drawn]:
-    """The cells without repetition: of several with the same edges and choices the first stands for all."""
+def change_label(spec: EdgeSpec, choice: Choice) -> str:
+    """What an edge computes, in words; of a changed one also what it computed before."""
+    return f"{spec.operation} → {choice}" if is_changed(spec, choice) else spec.operation
+
+
+def is_changed(spec: EdgeSpec, choice: Choice) -> bool:
+    """Whether the choice differs from what the plain network has there."""
+    return choice not in ("original", spec.kind)
+
+
+class _DistinctCell(NamedTuple):
+    """The edges of a cell, and the paths of all cells that look like it."""
+
+    cell_type: str
+    specs: tuple[EdgeSpec, ...]
+    cells: list[str]
+
+
+def _distinct_cells(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice]) -> list[_DistinctCell]:
+    """The cells without repetition, in forward order."""
     by_cell: dict[str, list[EdgeSpec]] = {}
     for spec in specs:
         by_cell.setdefault(spec.cell, []).append(spec)
     alike: dict[Any, list[str]] = {}
     for cell, edges in by_cell.items():
-        looks = tuple((e.source, e.target, e.operation, choices.get(e.name, "original")) for e in edges)
+        looks = tuple((e.source, e.target, change_label(e, choices.get(e.name, "original"))) for e in edges)
         alike.setdefault((edges[0].cell_type, looks), []).append(cell)
-    drawn = []
-    for (cell_type, _), cells in alike.items():
-        names = ", ".join(cells[:6]) + (f" and {len(cells) - 6} more" if len(cells) > 6 else "")
-        drawn.append(_Drawn(f"{cell_type}: {names}", tuple(by_cell[cells[0]])))
-    return drawn
+    return [_DistinctCell(kind, tuple(by_cell[cells[0]]), cells) for (kind, _), cells in alike.items()]
 
 
-def _nodes(specs: Sequence[EdgeSpec]) -> list[str]:
-    """The nodes from left to right: inputs first, then in the order in which edges enter them."""
-    targets = dict.fromkeys(spec.target for spec in specs)
-    inputs = [node for node in dict.fromkeys(spec.source for spec in specs) if node not in targets]
-    return [*inputs, *targets]
+def _caption(kind: _DistinctCell, width: float) -> list[str]:
+    """Lines: the type and number of the cells, then their paths, consecutive ones as layer1.0-2."""
+    runs: list[tuple[str, int, int]] = []
+    others = []
+    for cell in kind.cells:
+        stage, _, index = cell.rpartition(".")
+        if not index.isdigit():
+            others.append(cell or "the whole network")
+        elif runs and runs[-1][0] == stage and runs[-1][2] == int(index) - 1:
+            runs[-1] = (stage, runs[-1][1], int(index))
+        else:
+            runs.append((stage, int(index), int(index)))
+    names = [f"{stage}.{first}" + (f"-{last}" if last > first else "") for stage, first, last in runs]
+    count = f"{len(kind.cells)} cell" + "s" * (len(kind.cells) > 1)
+    return [f"{kind.cell_type}, {count}", *textwrap.wrap(", ".join(names + others), max(30, int(width / 0.075)))]
 
 
-def _draw_cell(axis: Any, cell: _Drawn, choices: Mapping[str, Choice]) -> None:
-    from matplotlib.patches import FancyArrowPatch
+def _arrange(sizes: Sequence[tuple[float, float]]) -> tuple[list[tuple[float, float]], float, float]:
+    """The lower left corner of every (width, height) box, in rows from the top, and the size of the page."""
+    rows: list[list[int]] = []
+    used = PAGE_WIDTH
+    for index, (width, _) in enumerate(sizes):
+        if used + width + 2 * MARGIN > PAGE_WIDTH:
+            rows.append([])
+            used = 0.0
+        rows[-1].append(index)
+        used += width + 2 * MARGIN
+    page_width = max(sum(sizes[i][0] + 2 * MARGIN for i in row) for row in rows)
+    page_height = sum(max(sizes[i][1] for i in row) + 2 * MARGIN for row in rows)
+    corners, top = [(0.0, 0.0)] * len(sizes), page_height
+    for row in rows:
+        x = MARGIN
+        for index in row:
+            corners[index] = (x, top - MARGIN - sizes[index][1])
+            x += sizes[index][0] + 2 * MARGIN
+        top -= max(sizes[i][1] for i in row) + 2 * MARGIN
+    return corners, page_width, page_height
 
-    nodes = _nodes(cell.specs)
-    places = {node: float(index) for index, node in enumerate(nodes)}
-    heights = _arc_heights(cell.specs, places)
-    for spec in cell.specs:
-        choice = choices.get(spec.name, "original")
-        is_absent = choice == "none" or (choice == "original" and spec.kind == "none")
-        colour = CHANGED if choice != "original" else ABSENT if is_absent else PLAIN
-        start, end, height = places[spec.source], places[spec.target], heights[spec.name]
-        axis.add_patch(
-            FancyArrowPatch(
-                path=_arc(start, end, height), arrowstyle="-|>", mutation_scale=12, color=colour, linewidth=1.4,
-                linestyle=":" if is_absent else "-",
-            )
-        )  # fmt: skip
-        label = spec.operation if choice == "original" else f"{spec.operation} → {choice}"
+
+def _write_caption(axis: Any, lines: Sequence[str], x: float, y: float) -> None:
+    """The lines, the last of them above (x, y)."""
+    for index, line in enumerate(reversed(lines)):
+        is_first = index == len(lines) - 1
         axis.text(
-            (start + end) / 2, height or 0.14, label, color=colour, fontsize=8, ha="center", va="center", zorder=3,
-            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.8},
+            x, y + CAPTION_LINE * (index + 0.5), line, fontsize=CAPTION_PT if is_first else CAPTION_PT - 1, va="center",
+            weight="bold" if is_first else "normal", color=PLAIN if is_first else "#666666",
         )  # fmt: skip
-    for node, place in places.items():
-        axis.text(
-            place, 0.0, node, fontsize=9, ha="center", va="center", zorder=4,
-            bbox={"boxstyle": "round,pad=0.35", "facecolor": "#e8eef7", "edgecolor": "#4a6a9a"},
+
+
+def _draw_cell(axis: Any, layout: CellLayout, choices: Mapping[str, Choice], x: float, y: float) -> None:
+    """A cell whose row of nodes begins at (x, y)."""
+    for arrow in layout.arrows:
+        _draw_arrow(axis, arrow, choices.get(arrow.spec.name, "original"), x, y)
+    for node in layout.nodes:
+        left, bottom = x + node.x - node.half_width, y + node.y - BOX_HEIGHT / 2
+        box = FancyBboxPatch(
+            (left, bottom), 2 * node.half_width, BOX_HEIGHT, boxstyle="round,pad=0,rounding_size=0.07",
+            facecolor=INPUT_FILL if node.is_input else NODE_FILL, edgecolor=NODE_EDGE, zorder=4,
         )  # fmt: skip
-    axis.set_xlim(-0.3, len(nodes) - 0.7)
-    axis.set_ylim(min([-0.35, *heights.values()]) - 0.2, max([0.35, *heights.values()]) + 0.2)
-    axis.set_title(cell.title, fontsize=9)
+        axis.add_patch(box)
+        name = node.name.rstrip("+")
+        axis.text(x + node.x, y + node.y, name, fontsize=NODE_PT, ha="center", va="center_baseline", zorder=5)
 
 
-def _arc(start: float, end: float, height: float) -> Any:
-    """A parabola from node to node, `height` high in the middle, cut off beside the nodes."""
-    from matplotlib.path import Path as Outline
+def _draw_arrow(axis: Any, arrow: Arrow, choice: Choice, x: float, y: float) -> None:
+    now = arrow.spec.kind if choice == "original" else choice
+    is_red = is_changed(arrow.spec, choice)
+    colour = CHANGED if is_red else COLOURS[now]
+    line = arrow.line.transformed(Affine2D().translate(x, y))
+    order = 3 if is_red else 1 if now == "none" else 2
+    axis.add_patch(
+        PathPatch(
+            line, fill=False, edgecolor=colour, linewidth=1.2 if now == "identity" else 1.5, capstyle="butt",
+            linestyle=(0, (1, 1.5)) if now == "none" else "-", zorder=order,
+        )
+    )  # fmt: skip
+    axis.add_patch(Polygon(_arrowhead(line), facecolor=colour, edgecolor="white", linewidth=0.3, zorder=order))
+    axis.text(
+        x + arrow.label_at[0], y + arrow.label_at[1], change_label(arrow.spec, choice), color=colour,
+        fontsize=LABEL_PT, ha="center", va="center_baseline", zorder=3.5,
+        bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.2},
+    )  # fmt: skip
 
-    cut = 0.12 / (end - start)
-    shares = [cut + (1 - 2 * cut) * step / 40 for step in range(41)]
-    return Outline([(start + t * (end - start), 4 * height * t * (1 - t)) for t in shares])
 
-
-def _arc_heights(specs: Sequence[EdgeSpec], places: Mapping[str, float]) -> dict[str, float]:
-    """The height of every arc's middle, where its label sits: straight between neighbours, else above or below.
-
-    Short arcs come first and lie low; a label takes the next height at which it touches no other.
-    """
-    taken: list[tuple[float, float]] = []  # middle and height of the labels that are there
-    heights: dict[str, float] = {}
-    for spec in sorted(specs, key=lambda spec: places[spec.target] - places[spec.source]):
-        start, end = places[spec.source], places[spec.target]
-        lowest = 0.45 * (end - start - 1)
-        signs = (1, -1) if len(taken) % 2 else (-1, 1)
-        possible = [0.0] if end - start == 1 else []
-        possible += [sign * (lowest + 0.3 * step) for step in range(30) for sign in signs if lowest + step]
-        middle = (start + end) / 2
-        height = next(h for h in possible if all(abs(h - y) >= 0.25 or abs(middle - x) >= 1 for x, y in taken))
-        heights[spec.name] = height
-        taken.append((middle, height))
-    return heights
+def _arrowhead(line: Outline) -> list[tuple[float, float]]:
+    """A triangle at the end of a line whose last stretch is level or upright."""
+    vertices: Any = line.vertices
+    (from_x, from_y), (x, y) = vertices[-2:]
+    length = math.hypot(x - from_x, y - from_y)
+    ahead_x, ahead_y = HEAD * (x - from_x) / length, HEAD * (y - from_y) / length
+    back_x, back_y = x - ahead_x, y - ahead_y
+    return [(x, y), (back_x - ahead_y / 3, back_y + ahead_x / 3), (back_x + ahead_y / 3, back_y - ahead_x / 3)]

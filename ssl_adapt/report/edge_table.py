@@ -1,27 +1,43 @@
 """The edges of a network as rows, for a table and for JSON."""
 
 import json
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 from torch import Tensor, nn
 
-from ssl_adapt.adaptation.architecture import Architecture, edge_specs, model_name
+from ssl_adapt.adaptation.architecture import Architecture, edge_specs, model_name, replace_module
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
-from ssl_adapt.adaptation.edge import Choice, EdgeSpec
+from ssl_adapt.adaptation.edge import Choice, EdgeSpec, Zero
 
 
 @dataclass(frozen=True)
 class EdgeRow:
-    """An edge as it is now: shapes are those of one image, None where nothing flows through it."""
+    """An edge as it is now.
+
+    Attributes:
+        name: path of the submodule.
+        kind: what the plain network has there.
+        original: what the plain network computes there, in words.
+        operation: what is there now: `original`, "identity" or "none".
+        choice: the same as the architecture has it.
+        in_shape: of one image, without the batch; None where the network never reads the edge.
+        out_shape: the same.
+        parameters: scalars.
+        macs: multiply-adds for one image.
+        full_group: the group of edges that it shares theta with under sharing="full": itself.
+        cell_group: the group under sharing="cell".
+    """
 
     name: str
     kind: str
+    original: str
     operation: str
     choice: Choice
     in_shape: tuple[int, ...] | None
@@ -45,17 +61,20 @@ class NetworkTable:
     specs: tuple[EdgeSpec, ...]
 
     def to_json(self) -> str:
-        """The rows, the totals and the architecture."""
+        """Strict JSON: the totals, an object for each edge with the fields of `EdgeRow`, and the architecture."""
         return json.dumps(
             {
                 "model": self.model,
                 "image_px": self.image_px,
                 "parameters": self.parameters,
                 "macs": self.macs,
+                "edge_count": len(self.rows),
+                "changed_count": len(self.architecture.changed),
                 "edges": [asdict(row) for row in self.rows],
                 "architecture": self.architecture.to_dict(),
             },
             indent=2,
+            allow_nan=False,
         )
 
 
@@ -67,60 +86,99 @@ def describe_network(model: nn.Module, image_px: int) -> NetworkTable:
     """
     architecture, specs = Architecture.of(model), edge_specs(model)
     network = deepcopy(model).to("meta").eval()
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-    for spec in specs:
-        network.get_submodule(spec.name).register_forward_hook(
-            lambda _, inputs, output, name=spec.name: seen.update({name: (inputs[0], output)})
-        )
     image = torch.zeros(1, 3, image_px, image_px, device="meta")
     try:
         macs = count_macs(network, image)
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{model_name(model)} can't take RGB images of image_px={image_px}: {reason}") from None
-    rows = []
-    for spec in specs:
-        module, choice = network.get_submodule(spec.name), architecture.edges[spec.name]
-        tensors = seen.get(spec.name)
-        rows.append(
-            EdgeRow(
-                spec.name,
-                spec.kind,
-                spec.operation if choice == "original" else choice,
-                choice,
-                tuple(tensors[0].shape[1:]) if tensors else None,
-                tuple(tensors[1].shape[1:]) if tensors else None,
-                count_parameters(module),
-                count_macs(module, tensors[0]) if tensors and count_parameters(module) else 0,
-                spec.name,
-                f"{spec.cell_type}.{spec.place}",
-            )
-        )
-    return NetworkTable(
-        model_name(model), image_px, tuple(rows), count_parameters(model), macs, architecture, tuple(specs)
-    )
+    flows = _flows(network, specs, image)
+    rows = tuple(_create_row(spec, architecture, network.get_submodule(spec.name), flows) for spec in specs)
+    return NetworkTable(model_name(model), image_px, rows, count_parameters(model), macs, architecture, specs)
 
 
 def print_network(network: NetworkTable, console: Console) -> None:
     """The table on the terminal; changed edges are red."""
-    table = Table(header_style="dim", box=None, pad_edge=False)
-    for index, column in enumerate(
-        ("edge (its group in Full)", "kind", "now", "in", "out", "parameters", "MACs", "group in Cell")
-    ):
-        table.add_column(column, justify="right" if index in (5, 6) else "left", overflow="fold")
+    is_narrow = console.width < 116  # then one space between columns instead of two
+    table = Table(header_style="dim", box=None, pad_edge=False, collapse_padding=is_narrow)
+    for column in ("edge (Full group)", "kind", "operation", "C x H x W", "parameters", "MACs", "Cell group"):
+        is_number = column in ("parameters", "MACs")
+        table.add_column(
+            column, justify="right" if is_number else "left", no_wrap=column != "Cell group", overflow="fold"
+        )
     for row in network.rows:
-        values: list[Any] = [row.name, row.kind, row.operation, _shape(row.in_shape), _shape(row.out_shape)]
-        values += [f"{row.parameters:,}", f"{row.macs:,}", row.cell_group]
-        table.add_row(*map(escape, values), style="red" if row.choice != "original" else "")
+        is_changed = row.choice != "original"
+        operation = f"{row.original} → {row.operation}" if is_changed else row.operation
+        numbers = f"{row.parameters:,}", _millions(row.macs)
+        values = (row.name, row.kind, operation, _shapes(row), *numbers, row.cell_group)
+        table.add_row(*map(Text, values), style="red" if is_changed else "")
+    in_edges = sum(row.parameters for row in network.rows), sum(row.macs for row in network.rows)
+    table.add_row()
+    table.add_row("all edges", "", "", "", f"{in_edges[0]:,}", _millions(in_edges[1]), style="bold")
+    table.add_row("the network", "", "", "", f"{network.parameters:,}", _millions(network.macs), style="bold")
     console.print(table)
     changed = len(network.architecture.changed)
     console.print(
         f"\n{network.model} at {network.image_px} px: {network.parameters:,} parameters, "
-        f"{network.macs:,} multiply-adds; {len(network.rows)} edges, {changed} changed",
+        f"{network.macs:,} multiply-adds (MACs); {len(network.rows)} edges, {changed} changed",
         highlight=False,
+        markup=False,
         soft_wrap=True,
     )
 
 
-def _shape(shape: tuple[int, ...] | None) -> str:
-    return "-" if shape is None else "x".join(map(str, shape))
+class _Read(nn.Module):
+    """The none operation for a node that would skip it, so that its shapes are seen."""
+
+    def __init__(self, zero: nn.Module) -> None:
+        super().__init__()
+        self.zero = zero
+
+    def forward(self, *inputs: Any, **keywords: Any) -> Tensor:
+        return cast(Tensor, self.zero(*inputs, **keywords))
+
+
+def _flows(network: nn.Module, specs: Sequence[EdgeSpec], image: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """What enters and what leaves each edge, by name, on the meta device; `network` is changed."""
+    flows: dict[str, tuple[Tensor, Tensor]] = {}
+    for spec in specs:
+        module = network.get_submodule(spec.name)
+        if isinstance(module, Zero):
+            module = _Read(module)
+            replace_module(network, spec.name, module)
+        module.register_forward_hook(
+            lambda _, inputs, output, name=spec.name: flows.update({name: (inputs[0], output)})
+        )
+    with torch.no_grad():
+        network(image)
+    return flows
+
+
+def _create_row(
+    spec: EdgeSpec, architecture: Architecture, module: nn.Module, flows: Mapping[str, tuple[Tensor, Tensor]]
+) -> EdgeRow:
+    choice, flow, parameters = architecture.edges[spec.name], flows.get(spec.name), count_parameters(module)
+    return EdgeRow(
+        spec.name,
+        spec.kind,
+        spec.operation,
+        spec.operation if choice == "original" else choice,
+        choice,
+        tuple(flow[0].shape[1:]) if flow else None,
+        tuple(flow[1].shape[1:]) if flow else None,
+        parameters,
+        count_macs(module, flow[0]) if flow and parameters else 0,
+        spec.name,
+        f"{spec.cell_type}.{spec.place}",
+    )
+
+
+def _shapes(row: EdgeRow) -> str:
+    if row.in_shape is None or row.out_shape is None:
+        return "not read"
+    shapes = dict.fromkeys("x".join(map(str, shape)) for shape in (row.in_shape, row.out_shape))
+    return " → ".join(shapes)
+
+
+def _millions(count: int) -> str:
+    return f"{count / 1e6:,.2f} M" if count else "0"

@@ -2,21 +2,28 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import timm
 import torch
 from torch import nn
 
+from ssl_adapt.adaptation.architecture import Architecture
 from ssl_adapt.adaptation.edge import Adaptable
 from ssl_adapt.arguments import NEW_FILE, TEXT, Key, Kind, whole_number
+from ssl_adapt.backbones.adaptable import NAME as ADAPTABLE
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.evaluation.network import LOCAL, find_network, input_size_px, load_network
+from ssl_adapt.report.drawings import SUFFIXES, draw_architecture
+from ssl_adapt.report.edge_table import NetworkTable
 
 INSPECT_USAGE = """\
 usage: python scripts/inspect_network.py model=NAME_OR_FOLDER [KEY=VALUE ...]
 
-Shows the edges of a network: of a name that timm knows, of a run's folder, or of an export's folder.
+Shows the edges of a network: of a name that timm knows, of a run's or an export's folder, or of an architecture.json:
+  model=resnet20    model=darts args='{"cells": 20}' drawing=cells.svg    model=runs/quickstart json=edges.json
 """
 
 
@@ -27,12 +34,20 @@ def _read_arguments(text: str) -> dict[str, Any]:
     return values
 
 
+def _drawing_path(text: str) -> Path:
+    path = Path(text)
+    if not text or not (path.is_dir() or (path.suffix in SUFFIXES and path.parent.is_dir())):
+        raise ValueError
+    return path
+
+
+DRAWING = Kind(f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file in a folder that exists, or a folder", _drawing_path)
 INSPECT_KEYS = {
-    "model": Key(TEXT, "name of a timm model, or the folder of a run or an export", None),
+    "model": Key(TEXT, "name of a timm model, folder of a run or an export, or architecture.json", None),
     "args": Key(Kind("JSON object", _read_arguments), "further arguments of timm.create_model", "{}"),
     "edges": Key(TEXT, "glob over the modules of a timm model without edges of its own", "the usual ones"),
     "image_px": Key(whole_number(1), "side of the images in pixels", "the network's own"),
-    "drawing": Key(NEW_FILE, "draw the cells into this .svg, .png or .pdf file", "no drawing"),
+    "drawing": Key(DRAWING, "draw the cells: into this file, or cells.svg and cells.png in this folder", "no drawing"),
     "json": Key(NEW_FILE, "write everything to this file", "not written"),
 }
 
@@ -43,19 +58,62 @@ def load_for_inspection(given: Mapping[str, Any]) -> tuple[nn.Module, int]:
     Raises:
         ValueError: there is no such network, or it has no edges; the message says what to type.
     """
-    name = find_network(given["model"])
-    if name.startswith(LOCAL):
-        if "args" in given:
-            raise ValueError("args is for names of timm; a folder knows its own arguments: leave it out")
-        model = load_network(name, pretrained=True)
+    path = _find_architecture(given["model"])
+    if path is not None:
+        _refuse_arguments(given)
+        model = _load_architecture(path)
     else:
-        try:
-            with torch.random.fork_rng(devices=[]):
-                model = timm.create_model(name, **given.get("args", {}))
-        except (RuntimeError, TypeError) as error:
-            raise ValueError(f"model={name} with args={given.get('args')}: {error}") from None
+        model = _load_by_name(find_network(given["model"]), given)
     if not isinstance(model, Adaptable):
         model = adaptable(model, given.get("edges"), model_args=given.get("args"))
     elif "edges" in given:
         raise ValueError(f"edges={given['edges']}: {given['model']} declares its own edges; leave it out")
     return model, input_size_px(model, given.get("image_px"))
+
+
+def draw_network(network: NetworkTable, path: Path) -> None:
+    """Draw the distinct cells into the file, or as `cells.svg` and `cells.png` into the folder."""
+    specs = network.specs
+    if network.architecture.model == ADAPTABLE:  # its edges follow one another, and no node lies between
+        specs = tuple(replace(spec, cell=spec.name) for spec in specs)
+    for file in (path / "cells.svg", path / "cells.png") if path.is_dir() else (path,):
+        draw_architecture(specs, network.architecture, file, title=network.model)
+
+
+def _find_architecture(model: str) -> Path | None:
+    """A file of an architecture, or that of a run which has fixed its architecture but is not exported yet."""
+    path = Path(model).expanduser()
+    if path.is_file():
+        return path
+    file = path / "architecture.json"
+    return file if file.is_file() and not (path / "export" / "config.json").is_file() else None
+
+
+def _load_architecture(path: Path) -> nn.Module:
+    try:
+        architecture = Architecture.from_json(path.read_text(encoding="utf-8"))
+        return _create(architecture.model, {**architecture.model_args, "architecture": architecture})
+    except (ValueError, RuntimeError) as error:  # timm raises RuntimeError for a name that it doesn't know
+        raise ValueError(f"{path}: {error}; type the architecture.json of a run, or a folder") from None
+
+
+def _load_by_name(name: str, given: Mapping[str, Any]) -> nn.Module:
+    if name.startswith(LOCAL):
+        _refuse_arguments(given)
+        return load_network(name, pretrained=True)
+    try:
+        return _create(name, given.get("args", {}))
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(f"model={name} with args={given.get('args')}: {error}") from None
+
+
+def _create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """The network with random weights; torch's global random state is not touched."""
+    with torch.random.fork_rng(devices=[]):
+        model: nn.Module = timm.create_model(name, **arguments)
+    return model
+
+
+def _refuse_arguments(given: Mapping[str, Any]) -> None:
+    if "args" in given:
+        raise ValueError("args is for names of timm; a folder or file knows its own arguments: leave it out")
