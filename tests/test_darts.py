@@ -132,7 +132,7 @@ def test_model_args_build_the_plain_network_again(tmp_path):
     seen = 0
     for genotype in ("DARTS_V2", path, str(path), DARTS_V2.to_dict(), DARTS_V2):
         model = tiny(genotype, auxiliary=True, drop_path_rate=0.1, in_chans=2)
-        assert set(model.model_args) == {"genotype", "channels", "cells", "in_chans", "global_pool"}
+        assert set(model.model_args) == {"genotype", "channels", "cells", "in_chans", "auxiliary", "global_pool"}
         assert model.model_args["genotype"] == DARTS_V2.to_dict()
         again = timm.create_model("darts_cifar", **json.loads(json.dumps(model.model_args)))
         names = [name for name in model.state_dict() if not name.startswith("auxiliary")]
