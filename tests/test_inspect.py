@@ -188,7 +188,7 @@ def test_architectures_without_an_export(tmp_path):
         (["model=resnet2"], "unknown model 'resnet2'"),
         (["model=resnet20", "edges=layer1.*"], "declares its own edges"),
         (["model=resnet20", "drawing=a.bmp"], "drawing: got 'a.bmp', expected .svg, .png or .pdf file"),
-        (["model=pyproject.toml"], "type the architecture.json of a run"),
+        ([f"model={__file__}"], "type the architecture.json of a run"),
         (["model=resnet20", 'args={"block": "x"}'], "block='x' is not one of"),
     ],
 )

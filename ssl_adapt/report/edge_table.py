@@ -94,14 +94,15 @@ def describe_network(model: nn.Module, image_px: int) -> NetworkTable:
         raise ValueError(f"{model_name(model)} can't take RGB images of image_px={image_px}: {reason}") from None
     flows = _flows(network, specs, image)
     rows = tuple(_create_row(spec, architecture, network.get_submodule(spec.name), flows) for spec in specs)
-    return NetworkTable(model_name(model), image_px, rows, count_parameters(model), macs, architecture, specs)
+    name = str(architecture.model_args.get("base", architecture.model))  # of what `adaptable` was given
+    return NetworkTable(name, image_px, rows, count_parameters(model), macs, architecture, specs)
 
 
 def print_network(network: NetworkTable, console: Console) -> None:
     """The table on the terminal; changed edges are red."""
     is_narrow = console.width < 116  # then one space between columns instead of two
     table = Table(header_style="dim", box=None, pad_edge=False, collapse_padding=is_narrow)
-    for column in ("edge (Full group)", "kind", "operation", "C x H x W", "parameters", "MACs", "Cell group"):
+    for column in ("edge (Full group)", "kind", "operation", "shape", "parameters", "MACs", "Cell group"):
         is_number = column in ("parameters", "MACs")
         table.add_column(
             column, justify="right" if is_number else "left", no_wrap=column != "Cell group", overflow="fold"
