@@ -2,19 +2,24 @@
 
 import copy
 import pickle
+from functools import cache
+from io import StringIO
 
 import pytest
 import timm
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from rich.console import Console
 from torch import nn
 
 from ssl_adapt import Adaptation, Architecture, adaptable, export_timm
 from ssl_adapt.adaptation.adaptation import one_hot
-from ssl_adapt.adaptation.cost import count_parameters
+from ssl_adapt.adaptation.cost import count_macs, count_parameters
+from ssl_adapt.adaptation.edge import MixedEdge, Zero
 from ssl_adapt.backbones.adaptable import describe_edges
-from ssl_adapt.backbones.adaptable_probe import matches
+from ssl_adapt.backbones.adaptable_probe import Probe, matches
+from ssl_adapt.bench.adaptable import measure_families
 
 FAMILIES = {  # name -> its arguments, its image size, how many edges it has
     "resnet10t": ({"layers": (1, 2, 1, 1)}, 32, 2),
@@ -110,8 +115,185 @@ def test_globs_stay_within_a_segment():
         (lambda: adaptable(timm.create_model("resnet20")), "has edges already"),
         (lambda: adaptable(nn.Linear(2, 2)), r"was not built by timm\.create_model"),
         (lambda: adaptable(timm.create_model("resnet10t", stem_width=8), model_args={}), "build another"),
+        (lambda: adaptable(create_plain(), "stages.*.downsample"), "none of the 4 modules .* gives its input back"),
+        (lambda: adaptable(create_plain(act_layer=nn.ReLU)), "can't be written as JSON"),
+        (lambda: adaptable(create_plain("densenet121")), "no module matches .* such as features.denseblock"),
+        (lambda: adaptable(create_plain("densenet121"), "features.*.denselayer1"), "first argument is not a tensor"),
     ],
 )  # fmt: skip
 def test_errors_say_what_is_wrong(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def create_plain(name="convnext_atto", **kwargs):
+    """Weights away from their start, where a block may compute nothing (zeros, tiny layer scales)."""
+    arguments, px, _ = FAMILIES.get(name, ({}, 64, None))
+    cfg = {"input_size": (3, px, px)}
+    model = timm.create_model(name, pretrained_cfg_overlay=cfg, **{"num_classes": 7, **arguments, **kwargs})
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.05 * torch.randn_like(parameter))
+    return model
+
+
+def images(model):
+    return torch.randn(3, *model.pretrained_cfg["input_size"])
+
+
+def load(folder):
+    return timm.create_model(f"local-dir:{folder}", pretrained=True, num_classes=0).eval()
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_the_start_is_exact_in_training_and_what_is_removed_is_gone(name, tmp_path):
+    plain = create_plain(name).train()
+    model = adaptable(copy.deepcopy(plain))
+    x = images(model)
+    adaptation = Adaptation(model)
+    torch.manual_seed(0)
+    expected = plain(x)
+    torch.manual_seed(0)
+    assert torch.equal(model(x), expected)
+    removed = list(adaptation.theta)[-1]
+    adaptation.theta[removed].data = torch.tensor(one_hot("identity"))
+    before = count_parameters(model), count_macs(model, x[:1])
+    assert adaptation.fix().changed == {removed: "identity"}
+    assert count_parameters(model) < before[0]
+    assert count_macs(model, x[:1]) < before[1]
+    folder = export_timm(model, tmp_path / "export")
+    maps = timm.create_model(f"local-dir:{folder}", pretrained=True, features_only=True).eval()
+    assert [output.shape[1] for output in maps(x)] == maps.feature_info.channels()
+
+
+DRAWN = {  # kinds of edges whose replacements could disturb each other: chains, branches, parts of a block
+    ("convnext_atto", None): 5,
+    ("vit_tiny_patch16_224", ("blocks.*.attn", "blocks.*.mlp")): 6,
+    ("resnet10t", ("layer[1-4].*.*",)): 17,
+    ("mobilenetv3_small_050", ("blocks.*.*.se",)): 9,
+}
+
+
+@cache
+def create_drawn(name, edges):
+    return adaptable(create_plain(name).eval(), edges)
+
+
+@settings(max_examples=10, deadline=None)
+@given(data=st.data())
+def test_random_choices_are_exact_when_fixed_and_when_loaded(data, tmp_path_factory):
+    (name, edges), count = data.draw(st.sampled_from(list(DRAWN.items())))
+    model = copy.deepcopy(create_drawn(name, edges))
+    assert len(model.edge_specs()) == count
+    x = images(model)
+    adaptation = Adaptation(model, on_dead="allow")
+    choices = {spec.name: data.draw(st.sampled_from(spec.candidates)) for spec in model.edge_specs()}
+    for edge, choice in choices.items():
+        adaptation.theta[edge].data = torch.tensor(one_hot(choice))
+    mixed = model(x)
+    assert adaptation.fix().edges == choices
+    assert torch.equal(model(x), mixed)
+    loaded = load(export_timm(model, tmp_path_factory.mktemp("export") / "net"))
+    model.reset_classifier(0)
+    assert torch.equal(loaded(x), model(x))
+    assert loaded.edge_specs() == model.edge_specs()
+
+
+def test_cell_sharing_shares_by_place_and_candidates():
+    model = adaptable(create_plain("vit_tiny_patch16_224"), ["blocks.*.attn", "blocks.*.mlp"])
+    assert len(Adaptation(model, sharing="cell").theta) == 2
+    assert len(Adaptation(adaptable(create_plain()), sharing="cell").theta) == 2  # blocks 0 and 1 of all stages
+
+
+def test_an_unchanged_network_exports(tmp_path):
+    model = adaptable(create_plain(in_chans=1, drop_path_rate=0.1))
+    assert model.model_args["base_args"]["drop_path_rate"] == 0.1
+    loaded, x = load(export_timm(model, tmp_path / "export")), images(model)
+    model.eval().reset_classifier(0)
+    assert torch.equal(loaded(x), model(x))
+    assert Architecture.of(loaded).changed == {}
+
+
+class NormAndReLU(nn.BatchNorm1d):
+    """Named and shaped like a BatchNorm, as timm's BatchNormAct2d is, but no scale can be folded into it."""
+
+    def forward(self, x):
+        return super().forward(x).relu()
+
+
+class Odd(nn.Module):
+    """A network with one submodule for each reason not to be an edge, and a few that can be."""
+
+    def __init__(self):
+        super().__init__()
+        for name in ("good", "twice", "unused", "tied", "tied_too", "read", "gate"):
+            setattr(self, name, nn.Linear(4, 4))
+        self.tied_too.weight = self.tied.weight
+        self.wide, self.narrow = nn.Linear(4, 6), nn.Linear(6, 4)
+        self.inplace, self.nothing = nn.ReLU(inplace=True), nn.Dropout()
+        self.normed = nn.Sequential(nn.Linear(4, 4), NormAndReLU(4))
+        self.block = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+
+    def forward(self, x):
+        x = x.mean((2, 3))
+        x = self.nothing(self.inplace(self.twice(self.twice(self.narrow(self.wide(self.good(x) + x))))) + x)
+        x = self.tied(x) + self.tied_too(x) + self.normed(x) + x * self.read.weight.sum() + self.read(x)
+        x = self.block(x) + x
+        return x * self.gate(x)
+
+
+def test_reasons():
+    names = [name for name, _ in Odd().named_modules() if name]
+    rows = {row.name: row for row in Probe(Odd(), (4, 2, 2)).judge(names)}
+    expected = {
+        "good": "keeps its input's shape",
+        "wide": "changes the shape",
+        "twice": "called 2 times",
+        "inplace": "in place",
+        "nothing": "gives its input back",
+        "unused": "not called",
+        "tied": "shares parameters",
+        "normed": "BatchNorm is followed by more",
+        "read": "fails with AttributeError",
+        "gate": "would not depend on the images",
+        "block": "keeps its input's shape",
+        "block.0": "inside the edge 'block'",
+    }
+    assert {name: reason for name, reason in expected.items() if reason not in rows[name].reason} == {}
+    taken = [name for name, row in rows.items() if row.taken]
+    assert taken == ["good", "normed.0", "normed.1", "block", "gate"]
+
+
+def test_the_dry_run_leaves_no_trace():
+    model = create_plain(drop_path_rate=0.5)
+    model.train().stages[0].eval()
+    model.head.requires_grad_(False)
+    state = copy.deepcopy(model.state_dict())
+    modes = [module.training for module in model.modules()]
+    trainable = [parameter.requires_grad for parameter in model.parameters()]
+    random_state = torch.get_rng_state()
+    adaptable(model)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    assert [module.training for module in model.modules()] == modes
+    assert [parameter.requires_grad for parameter in model.parameters()] == trainable
+    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    assert not any(isinstance(module, MixedEdge | Zero) for module in model.modules())
+
+
+def test_meta_gives_the_same_edges():
+    with torch.device("meta"):
+        model = adaptable(create_plain())
+    assert model.edge_specs() == adaptable(create_plain()).edge_specs()
+
+
+def test_families_are_measured_and_printed():
+    console = Console(file=StringIO(), width=150)
+    arguments = {name: FAMILIES[name][0] for name in ("vit_tiny_patch16_224", "mixer_s32_224")}
+    rows = measure_families(arguments, repeats=2, batch_size=2, console=console)
+    assert [row.name for row in rows] == list(arguments)
+    for row in rows:
+        assert row.edges == FAMILIES[row.name][2]
+        assert row.skipped_edges == -(-row.edges // 3)
+        assert 0.5 < row.macs_ratio < 0.9
+        assert row.name in console.file.getvalue()

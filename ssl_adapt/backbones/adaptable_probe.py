@@ -2,8 +2,11 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
+from itertools import count
+from math import inf
 from typing import Any
 
 import torch
@@ -31,6 +34,7 @@ class _Calls:
     count: int = 0
     channels: int = 0
     obstacle: str = ""
+    first: float = inf  # the first of all calls is 0
     versions: list[int] = field(default_factory=list)
 
 
@@ -42,7 +46,8 @@ def matches(name: str, glob: str) -> bool:
 class Probe:
     """Runs of a network on two random images, in eval mode and without gradients.
 
-    Modes, weights and the state of the random generators are afterwards what they were.
+    Modes, weights and the state of the random generators are afterwards what they were. Runs with a replaced
+    submodule are made by a copy on the device "meta", which computes no values, if the network runs there.
 
     Args:
         model: the network, on any device; on "meta" only shapes and the graph are known.
@@ -52,19 +57,20 @@ class Probe:
     def __init__(self, model: nn.Module, input_size: Sequence[int]) -> None:
         weight = next(model.parameters())
         images = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
-        self._model: Any = model  # Any: timm's contract is not in nn.Module
+        self._model = model
         self._images = images.to(weight.device, weight.dtype)
         self._calls = {name: _Calls() for name, _ in model.named_modules() if name}
         with self._watched():
-            outputs = self._run()
+            outputs = _run(model, self._images)
         self._shapes = [output.shape for output in outputs]
-        # A network whose start hides its input (zero weights, say) is judged by the graph, as one on "meta" is.
+        # A network that hides its input at the start (zero weights, say) is judged by the graph alone.
         self._compares_images = not weight.is_meta and _tells_images_apart(outputs)
+        self._light_model = self._copy_to_meta()
 
     def judge(self, names: Iterable[str]) -> list[EdgeRow]:
-        """A row for each of the submodules; the outermost of nested ones wins."""
+        """A row for each of the submodules, in forward order; the outermost of nested ones wins."""
         rows: list[EdgeRow] = []
-        for name in names:
+        for name in sorted(names, key=lambda name: self._calls[name].first):
             outer = next((row.name for row in rows if row.taken and name.startswith(row.name + ".")), None)
             obstacle = f"inside the edge '{outer}'" if outer else self._obstacle(name)
             rows.append(EdgeRow(name, False, obstacle) if obstacle else self._judge_replacements(name))
@@ -76,6 +82,8 @@ class Probe:
             return f"called {calls.count} times in a forward pass" if calls.count else "not called in a forward pass"
         if calls.obstacle:
             return calls.obstacle
+        if sum(module is other for _, other in self._model.named_modules(remove_duplicate=False)) > 1:
+            return "has another name in the network too"
         own = {id(parameter) for parameter in module.parameters()}
         inside = {id(submodule) for submodule in module.modules()}
         others = (m for m in self._model.modules() if id(m) not in inside)
@@ -101,43 +109,53 @@ class Probe:
 
     def _try(self, name: str, replacement: nn.Module) -> str:
         """Why the network can't do with `replacement` in place of the submodule; empty if it can."""
-        original = self._model.get_submodule(name)
         seen: list[tuple[Tensor, int]] = []
-        replacement.register_forward_hook(lambda _, args, __: seen.append((args[0], args[0]._version)))
-        replace_module(self._model, name, replacement)
+        handle = replacement.register_forward_hook(lambda _, args, __: seen.append((args[0], args[0]._version)))
+        is_zero = isinstance(replacement, Zero)
         try:
-            outputs = self._run(with_graph=not self._compares_images)
+            outputs = self._run_with(self._light_model, name, replacement, with_graph=is_zero)
         except Exception as error:  # whatever the network's own code raises means that it needs the module
             return f"the network fails with {type(error).__name__}: {str(error).partition(chr(10))[0]}"
         finally:
-            replace_module(self._model, name, original)
+            handle.remove()
         if [output.shape for output in outputs] != self._shapes:
             return "the network's output has another shape"
-        if isinstance(replacement, Zero):
-            depends = (
-                _tells_images_apart(outputs) if self._compares_images else any(out.requires_grad for out in outputs)
-            )
-            return "" if depends else "the output would no longer depend on the images"
+        if is_zero:
+            return "" if self._sees_images(outputs, name, replacement) else "the output would not depend on the images"
         overwritten = any(x._version != version for x, version in seen)
         return "what follows writes over its output, which would be its input" if overwritten else ""
 
-    def _run(self, with_graph: bool = False) -> list[Tensor]:
-        """The features before the classifier, as a classifier may start at zero and hide them."""
-        model, images = self._model, self._images.clone().requires_grad_(with_graph)
-        with _resting(model), torch.set_grad_enabled(with_graph):
-            if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
-                output = model.forward_head(model.forward_features(images), pre_logits=True)
-            else:
-                output = model(images)
-        return [output] if isinstance(output, Tensor) else [out for out in output if isinstance(out, Tensor)]
+    def _sees_images(self, outputs: list[Tensor], name: str, zero: nn.Module) -> bool:
+        if not any(output.requires_grad for output in outputs):  # no path in the graph leads back to the images
+            return False
+        if not self._compares_images:
+            return True
+        # A path may still carry nothing: zero multiplies what flows along it.
+        return _tells_images_apart(self._run_with(self._model, name, zero))
+
+    def _run_with(self, model: nn.Module, name: str, replacement: nn.Module, with_graph: bool = False) -> list[Tensor]:
+        original = model.get_submodule(name)
+        replace_module(model, name, replacement)
+        try:
+            return _run(model, self._images.to(next(model.parameters()).device), with_graph)
+        finally:
+            replace_module(model, name, original)
+
+    def _copy_to_meta(self) -> nn.Module:
+        try:
+            copied = deepcopy(self._model).to("meta")
+            is_same = [output.shape for output in _run(copied, self._images.to("meta"))] == self._shapes
+        except Exception:  # its code needs values (or another device); the network itself will do
+            return self._model
+        return copied if is_same else self._model
 
     @contextmanager
     def _watched(self) -> Iterator[None]:
-        handles = []
+        handles, clock = [], count()
         channels_last = getattr(self._model, "output_fmt", "NCHW") == "NHWC"  # timm's word at Swin and its like
         for name, calls in self._calls.items():
             module = self._model.get_submodule(name)
-            handles.append(module.register_forward_pre_hook(_before(calls), with_kwargs=True))
+            handles.append(module.register_forward_pre_hook(_before(calls, clock), with_kwargs=True))
             handles.append(module.register_forward_hook(_after(calls, channels_last)))
         try:
             yield
@@ -146,8 +164,20 @@ class Probe:
                 handle.remove()
 
 
-def _before(calls: _Calls) -> Any:
+def _run(model: Any, images: Tensor, with_graph: bool = False) -> list[Tensor]:  # Any: timm's contract
+    """The features before the classifier, as a classifier may start at zero and hide them."""
+    with _resting(model), torch.set_grad_enabled(with_graph):
+        images = images.detach().requires_grad_(with_graph).clone()  # not a leaf, which nothing could write over
+        if hasattr(model, "forward_features") and hasattr(model, "forward_head"):
+            output = model.forward_head(model.forward_features(images), pre_logits=True)
+        else:
+            output = model(images)
+    return [output] if isinstance(output, Tensor) else [out for out in output if isinstance(out, Tensor)]
+
+
+def _before(calls: _Calls, clock: Iterator[int]) -> Any:
     def note_version(_: nn.Module, arguments: tuple[Any, ...], __: dict[str, Any]) -> None:
+        calls.first = min(calls.first, next(clock))
         calls.versions.append(arguments[0]._version if arguments and isinstance(arguments[0], Tensor) else -1)
 
     return note_version
