@@ -1,4 +1,4 @@
-"""Time our code beside others': python scripts/bench.py [only=views,step,nt_xent,knn] [repeats=N] [json=PATH]."""
+"""Time our code beside others': python scripts/bench.py [only=GROUP,...] [repeats=N] [json=PATH]."""
 
 import sys
 

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.adaptation import Adaptation
+from ssl_adapt.bench.adaptable import compare_family, create_family
 from ssl_adapt.bench.environment import describe_environment
 from ssl_adapt.bench.knn import check_scores, compare_knn
 from ssl_adapt.bench.naive import mix_naively
@@ -40,8 +41,17 @@ TINY = {
     "step, SimCLR": lambda: compare_simclr_steps(4, overrides=["model.args.width=2", "data.image_px=8"]),
     "nt_xent": lambda: compare_nt_xent(4, device=CPU, dim=8),
     "knn": lambda: compare_knn(300, 40, device=CPU, dim=32, k=20),
+    "adaptable": lambda: compare_family(create_family("mobilenetv3_small_050", {}, device=CPU, batch_size=2)),
 }
-CONTENDERS = {"views": 3, "step": 5, "step, channels_last": 5, "step, SimCLR": 2, "nt_xent": 3, "knn": 2}
+CONTENDERS = {
+    "views": 3,
+    "step": 5,
+    "step, channels_last": 5,
+    "step, SimCLR": 2,
+    "nt_xent": 3,
+    "knn": 2,
+    "adaptable": 2,
+}
 
 
 class Clock:

@@ -11,7 +11,7 @@ from ssl_adapt.bench.suite import SUITE
 
 def test_the_suite_has_every_group_and_the_help_describes_it() -> None:
     assert tuple(SUITE) == tuple(GROUPS)
-    assert len(GROUPS) == 4
+    assert len(GROUPS) == 5
     assert all(f"  {group} " in HELP for group in GROUPS)
 
 
@@ -23,7 +23,7 @@ def test_options() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["only=view"], "only: got 'view', expected some of views,step,nt_xent,knn"),
+        (["only=view"], "only: got 'view', expected some of views,step,nt_xent,knn,adaptable"),
         (["only="], "only: got ''"),
         (["repeats=1"], "repeats: got '1', expected integer >= 2"),
         (["repeats=ten"], "repeats: got 'ten'"),

@@ -7,6 +7,7 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from timm.layers.norm_act import BatchNormAct2d
 from torch import nn
 
 import ssl_adapt
@@ -187,6 +188,7 @@ def test_the_scale_is_folded_into_a_final_batchnorm_only():
     assert last_norm_name(nn.Sequential(create_conv_bn(3, 4, 3), nn.ReLU())) is None
     assert last_norm_name(nn.Sequential(nn.BatchNorm2d(4, affine=False))) is None
     assert last_norm_name(nn.Identity()) is None
+    assert last_norm_name(nn.Sequential(nn.Conv2d(3, 4, 1), BatchNormAct2d(4))) is None, "an activation follows"
 
 
 def test_operations_that_return_another_precision():

@@ -5,13 +5,9 @@ from collections import Counter
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from small_networks import images
-from torch import nn
 
 from ssl_adapt import Adaptation, Architecture, apply_architecture, export_timm
-from ssl_adapt.adaptation.adaptation import one_hot
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import last_norm_name
 from ssl_adapt.adaptation.reachability import find_dead_nodes
@@ -84,36 +80,6 @@ def test_cells_can_share_theta(granularity, groups):
 
 
 @pytest.mark.parametrize("granularity", ["op", "block"])
-def test_specs_say_the_shapes_that_flow(granularity):
-    model = tiny(granularity=granularity)
-    specs = {spec.name: spec for spec in model.edge_specs()}
-    seen = {}
-    for edge in specs:
-        module = model.get_submodule(edge)
-        module.register_forward_hook(lambda _, x, y, edge=edge: seen.update({edge: (x[0].shape, y.shape)}))
-    model(torch.zeros(2, 3, 18, 18))
-    assert set(seen) == {name for name, spec in specs.items() if spec.kind != "none"}
-    for edge, (before, after) in seen.items():
-        spec = specs[edge]
-        assert (before[1], after[1]) == (spec.in_channels, spec.out_channels)
-        assert after[2] == -(-before[2] // spec.stride)
-        assert model.get_submodule(edge)(torch.zeros(before)).shape == after
-
-
-@pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("shape_change", ["pad", "project", "forbid"])
-@pytest.mark.parametrize("granularity", ["op", "block"])
-def test_mixed_network_is_the_plain_one_to_the_bit(granularity, shape_change, train):
-    plain, mixed = (tiny(granularity=granularity).train(train) for _ in range(2))
-    Adaptation(mixed, shape_change=shape_change)
-    x = images()
-    assert torch.equal(mixed(x), plain(x))
-    norms = [module for module in plain.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert len(norms) == 4 * 3 + 2 + 2
-    assert all(bool(norm.running_mean.any()) == train for norm in norms)
-
-
-@pytest.mark.parametrize("granularity", ["op", "block"])
 def test_theta_gets_a_gradient_at_every_edge(granularity):
     adaptation = Adaptation(model := tiny(granularity=granularity))
     with adaptation.architecture_pass():
@@ -122,22 +88,6 @@ def test_theta_gets_a_gradient_at_every_edge(granularity):
     assert len(identities) == {"op": 16, "block": 8}[granularity]
     assert all(grad.isfinite() and grad != 0 for grad in identities)
     assert all(parameter.grad is None for parameter in adaptation.weight_parameters())
-
-
-@settings(max_examples=20, deadline=None)
-@given(data=st.data(), shape_change=st.sampled_from(["pad", "project"]), granularity=st.sampled_from(["op", "block"]))
-def test_fixed_network_equals_the_mixed_one_at_one_hot_theta(data, shape_change, granularity):
-    plain, mixed = (tiny(granularity=granularity) for _ in range(2))
-    adaptation = Adaptation(mixed, shape_change=shape_change, none_rule="threshold", on_dead="allow")
-    for spec in adaptation.edges:
-        choice = data.draw(st.sampled_from(spec.candidates))
-        adaptation.theta[spec.name].data = torch.tensor(one_hot(choice))
-    expected = mixed.eval()(images())
-    architecture = adaptation.fix()
-    torch.testing.assert_close(mixed(images()), expected, rtol=1e-5, atol=1e-6)
-    apply_architecture(plain, Architecture.from_json(architecture.to_json()))
-    plain.load_state_dict(mixed.state_dict())
-    assert torch.equal(plain.eval()(images()), mixed(images()))
 
 
 def test_a_reduction_block_without_its_convolutions_is_dead_unless_a_skip_appears():

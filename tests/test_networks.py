@@ -14,40 +14,45 @@ from ssl_adapt.adaptation.adaptation import one_hot
 from ssl_adapt.adaptation.edge import MixedEdge
 
 MOBILE = [(1, 8, 1, 1), (6, 8, 2, 1), (6, 16, 2, 2)]
-NETWORKS = {
-    "resnet20": {"width": 4, "layers": [1, 2]},
-    "resnet20_bottleneck": {"width": 4, "layers": [1, 2]},
-    "resnet50_cifar": {"width": 4, "layers": [1, 2]},
-    "darts": {"channels": 4, "cells": 3},
-    "darts_cifar": {"channels": 4, "cells": 3},
+TWO_STAGES = {"width": 4, "layers": [1, 2]}
+TINY_CELLS = {"channels": 4, "cells": 3}
+NETWORKS = {  # what the test is called -> arguments of timm.create_model
+    "resnet20": TWO_STAGES,
+    "resnet20, B": {**TWO_STAGES, "shortcut": "B"},
+    "resnet20_bottleneck": TWO_STAGES,
+    "resnet50_cifar": TWO_STAGES,
+    "darts": TINY_CELLS,
+    "darts_cifar": TINY_CELLS,
     "darts24_ssl": {"channels": 4, "cells": 4},
-    "resnet20_nat": {"channels": 4, "cells": 3},
-    "mobilenetv2_nat": {"channels": 4, "cells": 3},
-    "resnet50_nat": {"channels": 4, "cells": 3},
+    "resnet20_nat": TINY_CELLS,
+    "mobilenetv2_nat": TINY_CELLS,
+    "resnet50_nat": TINY_CELLS,
     "mobilenetv2_cifar": {"settings": MOBILE},
+    "mobilenetv2_cifar, block": {"settings": MOBILE, "granularity": "block"},
     "proxyless_mobile": {"width": 0.1},
     "proxyless_gpu": {"width": 0.1},
     "proxyless_cpu": {"width": 0.1},
     "proxyless_mobile_cifar": {"width": 0.1},
+    "proxyless_mobile_cifar, op": {"width": 0.1, "granularity": "op"},
     "proxyless_gpu_cifar": {"width": 0.1},
     "proxyless_cpu_cifar": {"width": 0.1},
 }
 CFG = {"input_size": (3, 16, 16)}
 
 
-def create(name: str, **kwargs: object) -> nn.Module:
-    return timm.create_model(name, pretrained_cfg_overlay=CFG, num_classes=5, **NETWORKS[name], **kwargs)
+def create(key: str) -> nn.Module:
+    return timm.create_model(key.partition(",")[0], pretrained_cfg_overlay=CFG, num_classes=5, **NETWORKS[key])
 
 
 def test_no_network_is_forgotten():
     ours = {
         name for name in timm.list_models() if timm.model_entrypoint(name).__module__.startswith("ssl_adapt.backbones")
     }
-    assert ours - {"adaptable_timm"} == set(NETWORKS)
+    assert ours - {"adaptable_timm"} == {key.partition(",")[0] for key in NETWORKS}
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-@pytest.mark.parametrize("shape_change", ["pad", "forbid"])
+@pytest.mark.parametrize("shape_change", ["pad", "project", "forbid"])
 def test_mixed_is_plain_to_the_bit_at_the_start(name, shape_change):
     torch.manual_seed(0)
     plain = create(name)
@@ -56,6 +61,24 @@ def test_mixed_is_plain_to_the_bit_at_the_start(name, shape_change):
     x = torch.randn(2, 3, 16, 16)
     for mode in (True, False, True):
         assert torch.equal(plain.train(mode)(x), mixed.train(mode)(x))
+
+
+@pytest.mark.parametrize("px", [16, 18])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_specs_say_the_shapes_that_flow(name, px):
+    """Every edge maps (in_channels, H) to (out_channels, ceil(H / stride)), seen in a forward pass."""
+    model = create(name)
+    specs = {spec.name: spec for spec in model.edge_specs()}
+    seen = {}
+    for edge in specs:
+        module = model.get_submodule(edge)
+        module.register_forward_hook(lambda _, x, y, edge=edge: seen.update({edge: (x[0].shape, y.shape)}))
+    model(torch.zeros(2, 3, px, px))
+    assert {name for name, spec in specs.items() if spec.kind != "none"} <= set(seen)  # nodes skip none edges
+    for edge, (before, after) in seen.items():
+        spec = specs[edge]
+        assert (before[1], after[1]) == (spec.in_channels, spec.out_channels), edge
+        assert after[2] == -(-before[2] // spec.stride), edge
 
 
 @pytest.mark.parametrize("name", [name for name in NETWORKS if not name.startswith("proxyless")])
@@ -72,9 +95,10 @@ def test_random_architectures_are_fixed_exported_and_reloaded(name, data, tmp_pa
     torch.manual_seed(0)
     mixed = create(name)
     plain = copy.deepcopy(mixed)
-    adaptation = Adaptation(mixed, none_rule="threshold", on_dead="allow")
+    shape_change = data.draw(st.sampled_from(["pad", "project"]))
+    adaptation = Adaptation(mixed, shape_change=shape_change, none_rule="threshold", on_dead="allow")
     for spec in adaptation.edges:
-        choice = data.draw(st.sampled_from([c for c in ("none", *spec.candidates) if c in spec.candidates]))
+        choice = data.draw(st.sampled_from(spec.candidates))
         adaptation.theta[spec.name].data = torch.tensor(one_hot(choice))
     x = torch.randn(2, 3, 16, 16)
     expected = mixed.eval()(x)

@@ -5,14 +5,11 @@ from collections import Counter
 import pytest
 import timm
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from small_networks import images
 from timm.data import resolve_model_data_config
 from torch import nn
 
 from ssl_adapt import Adaptation, Architecture, apply_architecture, export_timm
-from ssl_adapt.adaptation.adaptation import one_hot
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import last_norm_name
 from ssl_adapt.backbones.proxyless import FOUND
@@ -126,51 +123,6 @@ def test_granularities_have_the_same_parameters_and_outputs():
 def test_cells_that_differ_can_not_share_theta(target, granularity):
     with pytest.raises(ValueError, match="cells"):
         Adaptation(tiny(f"proxyless_{target}_cifar", granularity=granularity), sharing="cell")
-
-
-@pytest.mark.parametrize("granularity", ["op", "block"])
-@pytest.mark.parametrize("name", ["proxyless_gpu", "proxyless_gpu_cifar"])
-def test_specs_say_the_shapes_that_flow(name, granularity):
-    model = tiny(name, granularity=granularity)
-    specs = {spec.name: spec for spec in model.edge_specs()}
-    seen = {}
-    for edge in specs:
-        module = model.get_submodule(edge)
-        module.register_forward_hook(lambda _, x, y, edge=edge: seen.update({edge: (x[0].shape, y.shape)}))
-    model(torch.zeros(2, 3, 34, 34))
-    assert set(seen) == {edge for edge, spec in specs.items() if spec.kind != "none"}
-    for edge, (before, after) in seen.items():
-        spec = specs[edge]
-        assert (before[1], after[1]) == (spec.in_channels, spec.out_channels)
-        assert after[2] == -(-before[2] // spec.stride)
-
-
-@pytest.mark.parametrize("train", [True, False])
-@pytest.mark.parametrize("shape_change", ["pad", "project", "forbid"])
-@pytest.mark.parametrize("granularity", ["op", "block"])
-def test_mixed_network_is_the_plain_one_to_the_bit(granularity, shape_change, train):
-    plain, mixed = (tiny(granularity=granularity).train(train) for _ in range(2))
-    adaptation = Adaptation(mixed, shape_change=shape_change)
-    x = images()
-    expected = plain(x)
-    assert torch.equal(mixed(x), expected)
-    assert len(adaptation.edges) == {"block": 7 + 2 * 15, "op": 2 + 6 * 3 + 7 * 4 + 8 * 2}[granularity]
-
-
-@settings(max_examples=15, deadline=None)
-@given(data=st.data(), shape_change=st.sampled_from(["pad", "project"]), granularity=st.sampled_from(["op", "block"]))
-def test_fixed_network_equals_the_mixed_one_at_one_hot_theta(data, shape_change, granularity):
-    plain, mixed = (tiny(granularity=granularity) for _ in range(2))
-    adaptation = Adaptation(mixed, shape_change=shape_change, none_rule="threshold", on_dead="allow")
-    for spec in adaptation.edges:
-        choice = data.draw(st.sampled_from(spec.candidates))
-        adaptation.theta[spec.name].data = torch.tensor(one_hot(choice))
-    expected = mixed.eval()(images())
-    architecture = adaptation.fix()
-    torch.testing.assert_close(mixed(images()), expected, rtol=1e-5, atol=1e-6)
-    apply_architecture(plain, Architecture.from_json(architecture.to_json()))
-    plain.load_state_dict(mixed.state_dict())
-    assert torch.equal(plain.eval()(images()), mixed(images()))
 
 
 @pytest.mark.parametrize("granularity", ["op", "block"])

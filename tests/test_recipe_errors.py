@@ -8,23 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_recipe import SHIPPED
 
 from ssl_adapt.recipe import available_recipes, load_recipe, save_recipe
 from ssl_adapt.recipe.keys import schema_keys
 from ssl_adapt.recipe.yaml_text import dump_yaml, parse_yaml
-
-SHIPPED = (
-    "debug",
-    "quickstart",
-    "quickstart_cifar10",
-    "simclr_darts24",
-    "simclr_resnet20",
-    "simclr_resnet50",
-    "supervised_darts",
-    "supervised_mobilenetv2",
-    "supervised_proxyless",
-    "supervised_resnet20",
-)
 
 
 def problems_of(*arguments: str) -> list[str]:

@@ -90,6 +90,8 @@ def test_any_timm_model_adapts_in_a_run(tmp_path):
         (["adapt.edges=layer1.*"], "resnet20 declares its own edges; leave it out"),
         ([*PROXYLESS, "adapt.sharing=cell"], "needs cells that are alike"),
         (["model.name=no_such_model"], "model.name='no_such_model'"),
+        (["train.drop_path=0.2"], "resnet20 has no drop-path; set it to null"),
+        (["data.batch_size=2000"], "more than the 1297 training images"),
     ],
 )  # fmt: skip
 def test_what_cannot_run_is_refused_before_anything_is_created(tmp_path, arguments, message):
@@ -104,3 +106,19 @@ def test_images_without_labels_are_refused(tmp_path):
     write_images(tmp_path / "flat", 130)
     with pytest.raises(ValueError, match=r"objective\.name=supervised needs labels"):
         run(tmp_path / "a", "data.name=folder", f"data.root={tmp_path / 'flat'}")
+
+
+def test_a_refused_architecture_may_be_accepted_when_the_run_goes_on(tmp_path):
+    """theta kills a node; the run stops with a sentence after its checkpoint, and on_dead=allow goes on from there."""
+    arguments = ["run.stop_after_epochs=1", "adapt.on_dead=error"]
+    run(tmp_path / "a", *arguments)
+    path = tmp_path / "a" / "checkpoint.pt"
+    saved = torch.load(path, weights_only=True)
+    for edge in ("layer2.1.conv2", "layer2.1.shortcut"):
+        saved["learner"]["adaptation"]["theta"][edge] = torch.tensor([0.0, -1.0, -1.0])
+    torch.save(saved, path)
+    with pytest.raises(ValueError, match=r"1 dead node\(s\), which only none edges enter: layer2\.1:out"):
+        run(tmp_path / "a", "adapt.on_dead=error", "run.resume=auto")
+    assert run(tmp_path / "a", "adapt.on_dead=allow", "run.resume=auto") is not None
+    architecture = json.loads((tmp_path / "a" / "architecture.json").read_text())
+    assert architecture["edges"]["layer2.1.conv2"] == "none"

@@ -83,7 +83,7 @@ class Adaptation:
         self.on_dead = on_dead
         if Architecture.of(model).changed:
             raise ValueError("this network was adapted before; start from a plain one")
-        self._group_of = {spec.name: _group_name(spec, sharing, shape_change) for spec in self.edges}
+        self._group_of = {spec.name: group_name(spec, sharing, shape_change) for spec in self.edges}
         if sharing == "cell":
             _check_cells_agree(self.edges, self._group_of, model_name(model))
         device = next(model.parameters()).device
@@ -235,7 +235,8 @@ def one_hot(choice: Choice) -> tuple[float, float, float]:
     return (float(choice == "none"), float(choice == "identity"), float(choice == "original"))
 
 
-def _group_name(spec: EdgeSpec, sharing: Sharing, shape_change: ShapeChange) -> str:
+def group_name(spec: EdgeSpec, sharing: Sharing, shape_change: ShapeChange) -> str:
+    """The name of the group of edges with which an edge shares theta."""
     if sharing == "full":
         return spec.name
     lacks_identity = not spec.allows("identity", shape_change)  # other candidates, so another theta

@@ -147,17 +147,19 @@ def create_identity(spec: EdgeSpec, shape_change: ShapeChange) -> nn.Module | No
 def last_norm_name(operation: nn.Module) -> str | None:
     """The path, within `operation`, of the affine BatchNorm that ends it, or None.
 
-    A module after it whose attribute `commutes_with_scale` is true, such as drop-path, does not count.
+    A module after it whose attribute `commutes_with_scale` is true, such as drop-path, does not count. Classes
+    that do more in their own forward, such as a BatchNorm with an activation, are no such end.
     """
-    path, last = [], operation
-    while isinstance(last, nn.Sequential) and len(last):
+    path: list[str] = []
+    last: Any = operation
+    while type(last).forward is nn.Sequential.forward and len(last):
         children = [c for c in last.named_children() if not getattr(c[1], "commutes_with_scale", False)]
         if not children:
             return None
         name, last = children[-1]
         path.append(name)
-    is_affine_norm = isinstance(last, nn.modules.batchnorm._BatchNorm) and last.affine
-    return ".".join(path) if is_affine_norm and path else None
+    is_norm = type(last).forward in (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward)
+    return ".".join(path) if is_norm and last.affine and path else None
 
 
 class MixedEdge(nn.Module):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import replace_module
-from ssl_adapt.adaptation.edge import Choice, Skip, Zero, last_norm_name
+from ssl_adapt.adaptation.edge import Choice, Skip, Zero
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,6 @@ class Probe:
         others = (m for m in self._model.modules() if id(m) not in inside)
         if any(id(parameter) in own for other in others for parameter in other.parameters(recurse=False)):
             return "shares parameters with the rest of the network"
-        if not _ends_in_plain_norm(module):
-            return "its last BatchNorm is followed by more, so that a scale can't be folded into it"
         return ""
 
     def _judge_replacements(self, name: str) -> EdgeRow:
@@ -214,18 +212,6 @@ def _describe(x: Tensor) -> str:
 
 def _tells_images_apart(outputs: list[Tensor]) -> bool:
     return any(len(out) == 2 and not torch.equal(out[0], out[1]) for out in outputs if out.ndim)
-
-
-def _ends_in_plain_norm(module: nn.Module) -> bool:
-    """False if a BatchNorm ends the module by its name, but the module's own code does more (an activation)."""
-    path = last_norm_name(module)
-    if path is None:
-        return True
-    parts = path.split(".") if path else []
-    around = [module.get_submodule(".".join(parts[:depth])) for depth in range(len(parts))]
-    norm = module.get_submodule(path)
-    plain = (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward)
-    return type(norm).forward in plain and all(type(part).forward is nn.Sequential.forward for part in around)
 
 
 @contextmanager

@@ -60,11 +60,12 @@ class BasicBlock(nn.Module):
 
     def __init__(self, plan: BlockPlan, shortcut: Shortcut) -> None:
         super().__init__()
+        beside, shortcut_edge = create_shortcut(plan, shortcut)  # first, as the order of random draws is kept
         self.cell_type = plan.cell_type
         self.out_channels, self.stride = plan.out_channels, plan.stride
         self.conv1 = create_conv_bn(plan.in_channels, plan.width, 3, plan.stride)
         self.conv2 = create_conv_bn(plan.width, plan.out_channels, 3)
-        self.shortcut, shortcut_edge = create_shortcut(plan, shortcut)
+        self.shortcut = beside
         self.edges = (
             CellEdge("conv1", "operation", "conv 3x3", plan.in_channels, plan.width, plan.stride, "in", "1"),
             CellEdge("conv2", "operation", "conv 3x3", plan.width, plan.out_channels, 1, "1", "out"),
@@ -88,12 +89,13 @@ class Bottleneck(nn.Module):
 
     def __init__(self, plan: BlockPlan, shortcut: Shortcut) -> None:
         super().__init__()
+        beside, shortcut_edge = create_shortcut(plan, shortcut)  # first, as the order of random draws is kept
         self.cell_type = plan.cell_type
         self.out_channels, self.stride = plan.out_channels, plan.stride
         self.conv1 = create_conv_bn(plan.in_channels, plan.width, 1)
         self.conv2 = create_conv_bn(plan.width, plan.width, 3, plan.stride)
         self.conv3 = create_conv_bn(plan.width, plan.out_channels, 1)
-        self.shortcut, shortcut_edge = create_shortcut(plan, shortcut)
+        self.shortcut = beside
         width, out = plan.width, plan.out_channels
         before, stride = plan.before_channels, plan.before_stride * plan.stride
         self.null1 = Zero(width, plan.before_stride)

@@ -12,6 +12,7 @@ GROUPS = {
     "step": "a plain step, a step of the architecture stage, naive alternation",
     "nt_xent": "NT-Xent forward and backward: ours, lightly's, the plain form",
     "knn": "kNN classification: ours with faiss, torch's matmul and topk",
+    "adaptable": "networks of timm, and the same with a third of their edges as identities",
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from rich.console import Console
 
+from ssl_adapt.bench.adaptable import compare_families
 from ssl_adapt.bench.environment import describe_environment
 from ssl_adapt.bench.knn import compare_knn
 from ssl_adapt.bench.nt_xent import compare_nt_xent
@@ -31,6 +32,7 @@ SUITE: Suite = {
     "step": _steps,
     "nt_xent": lambda device: (compare_nt_xent(batch_size, device=device) for batch_size in (512, 2048)),
     "knn": lambda device: iter([compare_knn(20_000, 2_000, device=device)]),
+    "adaptable": compare_families,
 }
 
 

@@ -21,7 +21,6 @@ from ssl_adapt.recipe.values import (
     ModelArguments,
     Positive,
     PositiveOrZero,
-    Probability,
     Seed,
     Text,
     Trackers,
@@ -92,7 +91,7 @@ class TrainSection(Section):
     )
     warmup_epochs: CountOrZero = Field(description="epochs in which the learning rate rises linearly from 0")
     clip_grad_norm: Positive | None = Field(description="largest norm of the weights' gradient; null means off")
-    drop_path: Probability | None = Field(
+    drop_path: Fraction | None = Field(
         default=None,
         description="probability of dropping a path, rising linearly from 0 over the run; for networks with drop-path; "
         "null leaves it as model.args set it",

@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
+from ssl_adapt.adaptation.adaptation import group_name
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, model_name, replace_module
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec, Zero
@@ -169,8 +170,8 @@ def _create_row(
         tuple(flow[1].shape[1:]) if flow else None,
         parameters,
         count_macs(module, flow[0]) if flow and parameters else 0,
-        spec.name,
-        f"{spec.cell_type}.{spec.place}",
+        group_name(spec, "full", architecture.shape_change),
+        group_name(spec, "cell", architecture.shape_change),
     )
 
 

@@ -76,7 +76,8 @@ class RunFolder:
 
 
 def _check_same(before: Recipe, now: Recipe) -> None:
-    elsewhere: Any = {"run": True, "name": True, "data": {"root", "workers"}}  # data may move between two starts
+    # Data may move between two starts, and a refused architecture may be accepted after all.
+    elsewhere: Any = {"run": True, "name": True, "data": {"root", "workers"}, "adapt": {"on_dead"}}
     old, new = (recipe.model_dump(exclude=elsewhere) for recipe in (before, now))
     differing = sorted(_differing_keys(old, new))
     if differing:

@@ -1,10 +1,10 @@
 """The two things a network can be trained for: what a batch becomes, what the network is, and what is minimised."""
 
-from collections.abc import Sequence
 from typing import Any, Protocol
 
 import timm
 import torch
+from timm.layers.drop import DropPath
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.edge import Adaptable
@@ -19,20 +19,13 @@ from ssl_adapt.views.supervised import SupervisedViews, SupervisedViewSettings
 Inputs = tuple[Tensor, Tensor]  # two views, or images and targets
 
 
-class Network(Protocol):
-    """A network in training: a module with the backbone that is adapted, and what stands behind it."""
-
-    backbone: nn.Module
-    heads: Sequence[nn.Module]
-
-
 class Task(Protocol):
     """What a run trains for."""
 
     score: str  # what is measured of the network: "kNN" or "accuracy"
 
     def create_network(self) -> nn.Module:
-        """A fresh network, `Network`, with weights drawn from torch's generator."""
+        """A fresh network with weights drawn from torch's generator: `backbone` adapts, `heads` stand behind it."""
         ...
 
     def augment(self, batch: Batch) -> Inputs:
@@ -157,7 +150,8 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
     """The plain timm model of the recipe, with weights drawn from torch's generator.
 
     Raises:
-        ValueError: if timm does not know the model or refuses its arguments, or it has no edges to adapt.
+        ValueError: if timm does not know the model or refuses its arguments, or it has no edges to
+            adapt or no paths to drop.
     """
     px = recipe.data.image_px
     cfg = {"input_size": (3, px, px), "mean": recipe.data.mean, "std": recipe.data.std, "crop_pct": 1.0}
@@ -167,6 +161,11 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
         )
     except (RuntimeError, TypeError) as error:
         raise ValueError(f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {error}") from None
+    if recipe.train.drop_path is not None and not any(isinstance(module, DropPath) for module in backbone.modules()):
+        raise ValueError(
+            f"train.drop_path={recipe.train.drop_path}: {recipe.model.name} has no drop-path; set it to null "
+            "(many timm models have one with model.args.drop_path_rate=0.1)"
+        )
     if recipe.adapt is None:
         return backbone
     if not isinstance(backbone, Adaptable):

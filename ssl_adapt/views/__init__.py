@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.views.color import ImagewiseColorJitter, ImagewiseGrayscale
 from ssl_adapt.views.crop import RandomResizedCropFlip
+from ssl_adapt.views.images import check_images
 
 __all__ = [
     "ImagewiseColorJitter",
@@ -124,7 +125,7 @@ class SimclrViews(nn.Module):
         Raises:
             ValueError: the images are not uint8 or not of that shape; the message says what to pass.
         """
-        _check_images(images)
+        check_images(images)
         with torch.autocast(images.device.type, enabled=False):
             # In memory line by line, as the crop reads them: otherwise each view would have to copy them.
             lines = images.transpose(1, 2).contiguous().to(torch.float32).div_(255.0)
@@ -136,16 +137,3 @@ class SimclrViews(nn.Module):
             pixels = operation(pixels)
         device = pixels.device
         return pixels.sub_(self.mean.to(device)).div_(self.std.to(device))
-
-
-def _check_images(images: Tensor) -> None:
-    if images.dtype != torch.uint8:
-        raise ValueError(
-            f"views are made of uint8 images, got {images.dtype}; "
-            "for floats in [0, 1] pass (images * 255).round().to(torch.uint8)"
-        )
-    if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
-        raise ValueError(
-            f"views are made of a batch of shape (B, 3, H, W) that is not empty, got {tuple(images.shape)}; "
-            "pass one image as image[None] and channels-last images as images.permute(0, 3, 1, 2)"
-        )

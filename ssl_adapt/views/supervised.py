@@ -9,6 +9,8 @@ from kornia.augmentation import GeometricAugmentationBase2D, IntensityAugmentati
 from kornia.augmentation.random_generator.base import RandomGeneratorBase
 from torch import Tensor, nn
 
+from ssl_adapt.views.images import check_images
+
 
 @dataclass(frozen=True)
 class SupervisedViewSettings:
@@ -85,7 +87,8 @@ class SupervisedViews(nn.Module):
         Raises:
             ValueError: the images are not uint8 or not of that shape; the message says what to pass.
         """
-        _check_images(images, self.settings.size_px)
+        check_images(images)
+        _check_size(images, self.settings.size_px)
         view = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
         for operation in self.before_normalise:
             view = operation(view)
@@ -95,17 +98,7 @@ class SupervisedViews(nn.Module):
         return view
 
 
-def _check_images(images: Tensor, size_px: int) -> None:
-    if images.dtype != torch.uint8:
-        raise ValueError(
-            f"views are made of uint8 images, got {images.dtype}; "
-            "for floats in [0, 1] pass (images * 255).round().to(torch.uint8)"
-        )
-    if images.ndim != 4 or images.shape[1] != 3 or images.numel() == 0:
-        raise ValueError(
-            f"views are made of a batch of shape (B, 3, H, W) that is not empty, got {tuple(images.shape)}; "
-            "pass one image as image[None] and channels-last images as images.permute(0, 3, 1, 2)"
-        )
+def _check_size(images: Tensor, size_px: int) -> None:
     height, width = images.shape[2:]
     if (height, width) != (size_px, size_px):
         raise ValueError(
