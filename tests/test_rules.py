@@ -52,6 +52,7 @@ def test_the_heart_depends_on_torch_alone():
         "ssl_adapt.adaptation",
         "collections",
         "contextlib",
+        "copy",
         "dataclasses",
         "difflib",
         "json",

@@ -1,5 +1,7 @@
 """What a network costs: parameters and multiply-adds."""
 
+from copy import deepcopy
+
 from torch import Tensor, nn, no_grad
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -10,17 +12,13 @@ def count_parameters(module: nn.Module) -> int:
 
 
 def count_macs(module: nn.Module, x: Tensor) -> int:
-    """Multiply-adds of one forward pass of `x` in eval mode: convolutions and matrix products.
+    """Multiply-adds of one forward pass of `x` in eval mode: convolutions and matrix products, attention's too.
 
-    PyTorch's counter gives 2 a multiply-add; a one-image batch gives the figure that papers quote.
+    A copy on the meta device is counted: nothing is computed, and no device's kernels hide what they do. PyTorch's
+    counter gives 2 a multiply-add; a one-image batch gives the figure that papers quote.
     """
-    modes = {child: child.training for child in module.modules()}
+    copy = deepcopy(module).to("meta").eval()
     counter = FlopCounterMode(display=False)
-    try:
-        module.eval()
-        with no_grad(), counter:
-            module(x)
-    finally:
-        for child, training in modes.items():
-            child.training = training
+    with no_grad(), counter:
+        copy(x.to("meta"))
     return int(counter.get_total_flops()) // 2

@@ -1,7 +1,6 @@
 """What a run measures and tells at its landmarks: the plan, the baselines, each epoch, the fix, the result."""
 
 from collections import Counter
-from copy import deepcopy
 from functools import partial
 from typing import Any
 
@@ -279,8 +278,7 @@ def _plain_cost(learner: Learner) -> tuple[int, int]:
 
 
 def _macs(backbone: nn.Module, px: int) -> int:
-    """Multiply-adds of one image, counted without computing, so that they don't depend on a device's kernels."""
-    return count_macs(deepcopy(backbone).to("meta"), torch.zeros(1, 3, px, px, device="meta"))
+    return count_macs(backbone, torch.zeros(1, 3, px, px))
 
 
 def _precision(learner: Learner) -> str:
