@@ -8,6 +8,7 @@ from timm.data import resolve_model_data_config
 from torch import nn
 
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
+from ssl_adapt.backbones.operations import create_conv_bn
 from ssl_adapt.backbones.resnet_weights import load_torchvision_weights
 from ssl_adapt.objectives.simclr import create_projector
 
@@ -133,3 +134,12 @@ def test_wrong_arguments_are_refused(arguments, message):
 def test_weights_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match="none of these weights fits"):
         load_torchvision_weights(timm.create_model("resnet20"), {"features.0.weight": torch.zeros(1)})
+
+
+def test_seeds_keep_their_meaning():
+    """A block draws its shortcut's weights first: measured figures belong to a seed and to this order."""
+    torch.manual_seed(0)
+    model = timm.create_model("resnet20_bottleneck", width=4)
+    torch.manual_seed(0)
+    create_conv_bn(3, 4, 3)
+    assert torch.equal(create_conv_bn(4, 16, 1).conv.weight, model.layer1[0].shortcut.conv.weight)

@@ -8,8 +8,10 @@ import timm
 import torch
 from accelerate.state import AcceleratorState
 from test_pretrain import assert_same_weights, events
+from timm.layers.drop import DropPath
 
 from ssl_adapt import load_recipe, pretrain
+from ssl_adapt.training.tasks import SupervisedNetwork
 
 DARTS = ["model.name=darts", "model.args={channels: 4, cells: 3, auxiliary: true}", "objective.auxiliary_weight=0.4"]
 PROXYLESS = ["model.name=proxyless_mobile_cifar", "model.args={width: 0.1}"]
@@ -73,6 +75,22 @@ def test_an_auxiliary_head_trains_and_is_not_exported(tmp_path):
     assert not any("auxiliary" in name for name in loaded.state_dict())
 
 
+def test_drop_path_rises_linearly_over_the_run(tmp_path, monkeypatch):
+    seen = []
+    forward = SupervisedNetwork.forward
+
+    def watch(network, images):
+        if network.training:
+            seen.append({m.drop_prob for m in network.modules() if isinstance(m, DropPath)})
+        return forward(network, images)
+
+    monkeypatch.setattr(SupervisedNetwork, "forward", watch)
+    plain = [argument for argument in TINY if not argument.startswith(("adapt.", "model.args"))]
+    overrides = ["train.drop_path=0.4", "adapt=null", "train.max_steps=4", f"run.dir={tmp_path}"]
+    pretrain(load_recipe([*plain, *DARTS, *overrides]))
+    assert seen == [{0.4 * step / 4} for step in range(4)]
+
+
 def test_any_timm_model_adapts_in_a_run(tmp_path):
     arguments = [
         "model.name=vit_tiny_patch16_224", "model.args={img_size: 8, patch_size: 4, embed_dim: 24, depth: 3}",
@@ -100,12 +118,15 @@ def test_what_cannot_run_is_refused_before_anything_is_created(tmp_path, argumen
     assert not (tmp_path / "a").exists()
 
 
-def test_images_without_labels_are_refused(tmp_path):
+def test_images_without_labels_or_of_one_class_are_refused(tmp_path):
     from test_pretrain import write_images
 
     write_images(tmp_path / "flat", 130)
     with pytest.raises(ValueError, match=r"objective\.name=supervised needs labels"):
         run(tmp_path / "a", "data.name=folder", f"data.root={tmp_path / 'flat'}")
+    write_images(tmp_path / "one" / "train" / "cat", 130)
+    with pytest.raises(ValueError, match="has one class alone"):
+        run(tmp_path / "a", "data.name=folder", f"data.root={tmp_path / 'one'}")
 
 
 def test_a_refused_architecture_may_be_accepted_when_the_run_goes_on(tmp_path):

@@ -108,6 +108,8 @@ class SupervisedTask:
                 f"objective.name=supervised needs labels, and data.name={recipe.data.name} has none: "
                 "give the images in one folder for each class, or take a recipe of simclr"
             )
+        if len(train_set.classes) < 2:
+            raise ValueError(f"data.name={recipe.data.name} has one class alone: a classifier needs two or more")
         assert recipe.augment is not None
         data, objective = recipe.data, recipe.objective
         self.recipe = recipe
