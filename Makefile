@@ -5,10 +5,10 @@ DATA_ROOT ?=
 RECIPE := quickstart$(if $(filter-out digits,$(DATA)),_$(DATA))
 BIN := .venv/bin
 
-.PHONY: help quickstart test test-slow lint format bench clean
+.PHONY: help quickstart test test-slow test-faults lint format bench clean
 help:
 	@echo "make quickstart [DATA=cifar10 [DATA_ROOT=folder or tar]]   pre-train with adaptation, evaluate, export, reload"
-	@echo "make test | test-slow | lint | format | bench | clean"
+	@echo "make test | test-slow | test-faults | lint | format | bench | clean"
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -29,6 +29,9 @@ test: lint
 
 test-slow: .venv/installed-dev
 	$(BIN)/python -m pytest -m slow
+
+test-faults: .venv/installed-dev
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m faults
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -8,6 +8,7 @@ import sys
 from rich.console import Console
 
 from ssl_adapt.arguments import describe_keys, read_arguments
+from ssl_adapt.command import run_command
 from ssl_adapt.report.edge_table import describe_network, print_network
 from ssl_adapt.report.inspection import INSPECT_KEYS, INSPECT_USAGE, draw_network, load_for_inspection
 
@@ -16,18 +17,14 @@ def main() -> None:
     if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
         print(describe_keys(INSPECT_USAGE, INSPECT_KEYS))
         return
-    try:
-        given = read_arguments(sys.argv[1:], INSPECT_KEYS)
-        network = describe_network(*load_for_inspection(given))
-        if "drawing" in given:
-            draw_network(network, given["drawing"])
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    given = read_arguments(sys.argv[1:], INSPECT_KEYS)
+    network = describe_network(*load_for_inspection(given))
+    if "drawing" in given:
+        draw_network(network, given["drawing"])
     print_network(network, Console(width=None if sys.stdout.isatty() else 150))
     if "json" in given:
         given["json"].write_text(network.to_json() + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -2,6 +2,7 @@
 
 import sys
 
+from ssl_adapt.command import run_command
 from ssl_adapt.recipe import describe_recipes, load_recipe
 from ssl_adapt.training.pretrain import pretrain
 
@@ -10,12 +11,8 @@ def main() -> None:
     if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
         print(describe_recipes())
         return
-    try:
-        pretrain(load_recipe(sys.argv[1:]))
-    except (ValueError, FloatingPointError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    pretrain(load_recipe(sys.argv[1:]))
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

@@ -13,7 +13,7 @@ from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.evaluation.knn import KnnProtocol, evaluate_knn
 from ssl_adapt.export import export_timm
-from ssl_adapt.objectives.simclr import nt_xent
+from ssl_adapt.objectives.nt_xent import nt_xent
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.pretrain import pretrain
 

@@ -47,7 +47,8 @@ def average(tensors: Sequence[Tensor]) -> None:
     """Replace each tensor, in place, by its mean over the processes; all are floating, and go in one message."""
     if process_count() == 1 or not tensors:
         return
-    flat = torch.cat([tensor.detach().reshape(-1).to(torch.float32) for tensor in tensors]).to(_device())
+    widest = torch.float64 if any(tensor.dtype == torch.float64 for tensor in tensors) else torch.float32
+    flat = torch.cat([tensor.detach().reshape(-1).to(widest) for tensor in tensors]).to(_device())
     dist.all_reduce(flat)
     flat /= process_count()
     for tensor, mean in zip(tensors, flat.split([tensor.numel() for tensor in tensors]), strict=True):
@@ -61,6 +62,11 @@ def sum_all(tensor: Tensor) -> Tensor:
     total = tensor.detach().to(_device(), copy=True)
     dist.all_reduce(total)
     return total.to(tensor.device)
+
+
+def sum_with_gradient(tensor: Tensor) -> Tensor:
+    """`sum_all` through which gradients pass: that of each process's tensor is the sum over the processes."""
+    return cast(Tensor, _SumAll.apply(tensor)) if process_count() > 1 else tensor
 
 
 def any_process(flag: bool) -> bool:
@@ -118,3 +124,14 @@ class _GatherRows(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
         return cast(Tensor, sum_all(gradient.contiguous()).split(ctx.counts)[process_index()])
+
+
+class _SumAll(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        return sum_all(tensor)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
+        return sum_all(gradient)

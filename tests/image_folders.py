@@ -1,7 +1,12 @@
 """Folders and tars of images for the tests of the data part."""
 
+import io
+import os
+import struct
 import tarfile
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +30,68 @@ def write_images(folder: Path, *names: str) -> dict[str, NDArray[np.uint8]]:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(array).save(folder / name, format="PNG")
     return pixels
+
+
+def image_bytes(image: Image.Image, kind: str, **options: object) -> bytes:
+    file = io.BytesIO()
+    image.save(file, format=kind, **options)
+    return file.getvalue()
+
+
+def png(seed: int = 0) -> bytes:
+    return image_bytes(Image.fromarray(noise(PX, PX, seed=seed)), "PNG")
+
+
+def png_that_claims(width: int, height: int) -> bytes:
+    """A PNG of PX whose header states another size, its checksum put right."""
+    content = bytearray(png())
+    content[16:24] = struct.pack(">2I", width, height)
+    content[29:33] = struct.pack(">I", zlib.crc32(content[12:29]))
+    return bytes(content)
+
+
+def png_with_two_animations() -> bytes:
+    """A PNG that Pillow warns of, as it says twice how many pictures it has."""
+    content = png()
+    chunk = b"acTL" + struct.pack(">2I", 1, 0)
+    chunk = struct.pack(">I", 8) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    return content[:33] + chunk * 2 + content[33:]
+
+
+@contextmanager
+def without_root_rights() -> Iterator[None]:
+    """Root may read what nobody may; then this is nobody for a while."""
+    is_root = os.geteuid() == 0
+    if is_root:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        if is_root:
+            os.seteuid(0)
+
+
+Member = tuple[str, bytes] | tarfile.TarInfo
+
+
+def member(name: str, *, kind: bytes, target: str = "") -> tarfile.TarInfo:
+    """A tar's member without content: a link to `target`, a pipe, ..."""
+    header = tarfile.TarInfo(name)
+    header.type, header.linkname = kind, target
+    return header
+
+
+def write_tar(path: Path, *members: Member, mode: str = "w") -> Path:
+    """A tar of files with their content, and of members that have none."""
+    with tarfile.open(path, mode) as archive:  # type: ignore[call-overload]
+        for one in members:
+            if isinstance(one, tarfile.TarInfo):
+                archive.addfile(one)
+            else:
+                header = tarfile.TarInfo(one[0])
+                header.size = len(one[1])
+                archive.addfile(header, io.BytesIO(one[1]))
+    return path
 
 
 def tar_of(folder: Path, tar: Path, *, inside: str, mode: str = "w") -> Path:

@@ -142,15 +142,17 @@ def test_a_tar_cut_anywhere_is_refused(tmp_path: Path) -> None:
 def test_a_compressed_tar_must_fit_in_memory(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "in")
     tgz = as_tgz(tmp_path / "in", tmp_path)
-    with pytest.raises(ValueError, match=r"images.tgz is compressed and larger than the 99 bytes.*decompress"):
+    with pytest.raises(ValueError, match=r"images.tgz is compressed .* needs more than the 99 bytes .*plain .tar"):
         load_image_splits("folder", root=tgz, image_px=PX, memory_limit_bytes=99)
 
 
 def test_a_compressed_tar_streams_while_it_fits(tmp_path: Path) -> None:
     write_class_folders(tmp_path / "in")
     tgz = as_tgz(tmp_path / "in", tmp_path)
-    limit = tgz.stat().st_size
+    limit = as_bare_tar(tmp_path / "in", tmp_path).stat().st_size
     assert limit < 6 * 3 * 64 * 64
+    with pytest.raises(ValueError, match="needs more than"):
+        load_image_splits("folder", root=tgz, image_px=64, memory_limit_bytes=limit // 2)
     held, streamed = (
         load_image_splits("folder", root=tgz, image_px=64, memory_limit_bytes=bytes_).train for bytes_ in (2**20, limit)
     )

@@ -1,19 +1,20 @@
 """What any picture becomes: RGB of the size asked for, or an error that names the file."""
 
 import io
+import struct
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from image_folders import PX, all_images, noise
+from image_folders import PX, all_images, image_bytes, noise
 from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms import functional as transforms
 
 from ssl_adapt.data import load_image_splits
-from ssl_adapt.data.pixels import rgb_pixels
+from ssl_adapt.data.pixels import decode_pixels, rgb_pixels
 
 
 def test_rgb_of_the_right_size_keeps_its_bytes() -> None:
@@ -50,6 +51,52 @@ def test_palettes_become_rgb_without_a_warning(tmp_path: Path, transparent: bool
         warnings.simplefilter("error")
         assert palette.mode == "P"
         assert np.array_equal(rgb_pixels(palette, PX).permute(1, 2, 0).numpy(), colours[chosen])
+
+
+def as_ycck(cmyk_jpeg: bytes) -> bytes:
+    """The same bytes, read as luma, two chromas and black: the last byte of Adobe's mark says which it is."""
+    place = cmyk_jpeg.index(b"Adobe") + 11
+    return cmyk_jpeg[:place] + b"\2" + cmyk_jpeg[place + 1 :]
+
+
+RED, GREEN = Image.new("RGB", (PX, PX), (255, 0, 0)), Image.new("RGB", (PX, PX), (0, 255, 0))
+INKS = image_bytes(Image.new("CMYK", (PX, PX), (100, 150, 200, 0)), "JPEG")
+PALETTE = RED.quantize(2)
+FILES: dict[str, tuple[bytes, tuple[int, int, int]]] = {
+    "GIF, animated": (image_bytes(RED, "GIF", save_all=True, append_images=[GREEN]), (255, 0, 0)),
+    "PNG, animated": (image_bytes(RED, "PNG", save_all=True, append_images=[GREEN]), (255, 0, 0)),
+    "WebP, animated": (
+        image_bytes(RED, "WEBP", save_all=True, append_images=[GREEN], lossless=True),
+        (255, 0, 0),
+    ),
+    "TIFF of two pages": (image_bytes(RED, "TIFF", save_all=True, append_images=[GREEN]), (255, 0, 0)),
+    "JPEG of two pictures": (image_bytes(RED, "MPO", save_all=True, append_images=[GREEN]), (254, 0, 0)),
+    "GIF, transparent": (image_bytes(PALETTE, "GIF", transparency=0), (255, 0, 0)),
+    "PNG, transparent palette": (image_bytes(PALETTE, "PNG", transparency=b"\0"), (255, 0, 0)),
+    "JPEG, CMYK": (INKS, (155, 105, 55)),
+    # Stored are 255 - ink: Y, Cb, Cr = 155, 105, 55, of which ITU-R BT.601 makes the inks 53, 215, 114.
+    "JPEG, YCCK": (as_ycck(INKS), (202, 40, 141)),
+    "TIFF, CMYK, packed": (
+        image_bytes(Image.new("CMYK", (PX, PX), (100, 150, 200, 0)), "TIFF", compression="tiff_lzw"),
+        (155, 105, 55),
+    ),
+    "PGM, 16 bits": (b"P5 8 8 65535\n" + struct.pack(">H", 257 * 77) * 64, (77, 77, 77)),
+    "PPM, text": (b"P3 1 1 255\n1 2 3\n", (1, 2, 3)),
+    "PNG, 16 bits": (image_bytes(Image.new("I;16", (PX, PX), 257 * 77), "PNG"), (77, 77, 77)),
+    "TIFF, 16 bits, big end first": (image_bytes(Image.new("I;16B", (PX, PX), 257 * 77), "TIFF"), (77, 77, 77)),
+    "PNG, 1 bit": (image_bytes(Image.new("1", (PX, PX), 1), "PNG"), (255, 255, 255)),
+    "TIFF, 1 bit, as a fax": (image_bytes(Image.new("1", (PX, PX), 1), "TIFF", compression="group4"), (255, 255, 255)),
+    "BMP of 65,500 x 1": (image_bytes(Image.new("RGB", (65_500, 1), (1, 2, 3)), "BMP"), (1, 2, 3)),
+    "PNG of 1 x 65,500": (image_bytes(Image.new("RGB", (1, 65_500), (1, 2, 3)), "PNG"), (1, 2, 3)),
+}
+
+
+@pytest.mark.parametrize(("content", "colour"), FILES.values(), ids=FILES)
+def test_every_kind_of_file_becomes_rgb(content: bytes, colour: tuple[int, int, int]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        pixels = decode_pixels(content, PX)
+    assert torch.equal(pixels, torch.tensor(colour, dtype=torch.uint8)[:, None, None].expand(3, PX, PX))
 
 
 @pytest.mark.parametrize("side", [1, 5, 8, 9, 40])

@@ -112,6 +112,18 @@ def test_a_set_that_streams_gives_the_same_features() -> None:
     assert torch.equal(extract(network, ImageSet("stream", Decoded(images)), workers=1), expected)
 
 
+@pytest.mark.parametrize("indices", [[4], [10, 0, 3, 3, 7, 1], []])
+def test_features_and_pixels_of_some_images(indices: list[int]) -> None:
+    network, images, wanted = create_network(), random_images(11), torch.tensor(indices, dtype=torch.int64)
+    for image_set in (ImageSet("memory", images), ImageSet("stream", Decoded(images))):
+        features = extract_features(
+            network, image_set, mean=MEAN, std=STD, batch_size=4, device="cpu", workers=0, indices=wanted
+        )
+        assert features.shape == (len(indices), 5)
+        torch.testing.assert_close(features, expected_features(network, images)[wanted])
+        assert torch.equal(raw_pixels(image_set, wanted), raw_pixels(image_set)[wanted])
+
+
 def test_autocast_outside_changes_nothing() -> None:
     network, image_set = create_network(), ImageSet("random", random_images(6))
     expected = extract(network, image_set)

@@ -121,6 +121,21 @@ def test_a_run_folder_brings_its_data_and_protocol(export: Path, tmp_path: Path)
     assert "raw pixels" not in output.out
 
 
+def test_an_ivf_search_adds_its_recall(export: Path, tmp_path: Path) -> None:
+    path = tmp_path / "scores.json"
+    output = run_script(f"model={export}", "data=digits", "search=ivf", "probes=9", "device=cpu", f"json={path}")
+    assert output.code == 0, output.err
+    values = json.loads(path.read_text(encoding="utf-8"))
+    assert (values["search"], values["probes"]) == ("ivf", 9)
+    names = {"model": str(export), "random_weights": "the same network, random weights", "raw_pixels": "raw pixels"}
+    recalls = {key: score["recall"] for key, score in values["scores"].items()}
+    assert recalls.keys() == names.keys()
+    assert all(0.2 < recall < 1 for recall in recalls.values())
+    cells = {key: row(output.out, name) for key, name in names.items()}
+    assert {key: own[3] for key, own in cells.items()} == {key: f"{recall:.2%}" for key, recall in recalls.items()}
+    assert f"{SIMCLR}; bank 1,297, queries 500, IVF search with 9 probes; digits" in output.out
+
+
 def test_a_model_of_timm_with_random_weights_at_another_size(tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     arguments = "model=resnet20", "pretrained=false", "data=digits", "image_px=8", "protocol=plain", f"json={path}"
@@ -186,7 +201,7 @@ def test_help_lists_every_key() -> None:
         assert output.code == 0
         listed = re.findall(r"^  ([a-z_]+) {2,}\S", output.out.partition("Keys [")[2], re.MULTILINE)
         assert listed == list(SCORE_KEYS)
-    assert len(SCORE_KEYS) == 14
+    assert len(SCORE_KEYS) == 16
     assert all(key.meaning in " ".join(output.out.split()) for key in SCORE_KEYS.values())
 
 

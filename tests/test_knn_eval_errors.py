@@ -46,6 +46,9 @@ ERRORS = [
     (["model=EXPORT", "data=digits", "k=1298"], "k=1298 is more than the 1297 training images: type k=1297 or less"),
     (["model=EXPORT", "data=digits", "protocol=plain", "temperature=0.1"], "temperature=0.1 has no meaning for a maj"),
     (["model=EXPORT", "data=digits", "protocol=plain", "weighting=exp"], "weighting=exp needs a temperature here: add"),
+    (["model=EXPORT", "data=digits", "probes=8"], "probes=8 has no meaning for the exact search: leave it out or add"),
+    (["model=EXPORT", "data=digits", "search=ivf"], "search=ivf needs the number of lists to search: add probes=32"),
+    (["model=EXPORT", "data=digits", "search=ivf", "probes=0"], "probes: got '0', expected integer >= 1"),
     (["model=EXPORT", "data=folder"], "data=folder needs root=PATH, a folder of images or a tar of one"),
     (["model=EXPORT/config.json", "data=digits"], "EXPORT/config.json is a file: type the folder that holds config"),
 ]  # fmt: skip

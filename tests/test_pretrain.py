@@ -9,15 +9,10 @@ import timm
 import torch
 from accelerate.state import AcceleratorState
 from PIL import Image
-from safetensors.torch import load_file
+from short_runs import assert_same_weights, events, run, weights
 
 from ssl_adapt import Architecture, load_recipe, pretrain
 from ssl_adapt.training.learner import keep_only
-
-TINY = [
-    "recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "data.batch_size=128",
-    "knn.every_epochs=0",
-]  # fmt: skip
 
 
 @pytest.fixture(autouse=True)
@@ -25,28 +20,6 @@ def _fresh_accelerate_state():
     """Accelerate keeps one precision for the life of a process; each test is a run of its own."""
     yield
     AcceleratorState._reset_state(reset_partial_state=True)
-
-
-def run(folder: Path, *arguments: str, base: list[str] = TINY) -> Path | None:
-    overridden = {argument.partition("=")[0] for argument in arguments}
-    kept = [argument for argument in base if argument.partition("=")[0] not in overridden]
-    return pretrain(load_recipe([*kept, f"run.dir={folder}", *arguments]))
-
-
-def events(folder: Path, name: str | None = None) -> list[dict]:
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return [line for line in lines if name in (None, line["event"])]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "export" / "model.safetensors")
-
-
-def assert_same_weights(first: Path, second: Path) -> None:
-    a, b = weights(first), weights(second)
-    assert list(a) == list(b)
-    assert len(a) > 10
-    assert all(torch.equal(a[name], b[name]) for name in a)
 
 
 def write_images(folder: Path, count: int, *, mode: str = "L", size: tuple[int, int] = (9, 12)) -> None:
@@ -62,7 +35,10 @@ def test_a_run_leaves_everything_it_promised(tmp_path, capsys):
     folder = tmp_path / "a"
     assert export == folder / "export"
     names = {path.name for path in folder.iterdir()}
-    assert names == {"recipe.yaml", "metrics.jsonl", "checkpoint.pt", "architecture.json", "result.json", "export"}
+    assert names == {
+        ".lock", "architecture.json", "checkpoints", "export", "metrics.jsonl", "recipe.yaml", "result.json",
+        "status.json",
+    }  # fmt: skip
     steps = 1297 // 128
     order = [(event["event"], event["step"]) for event in events(folder) if event["event"] != "theta"]
     assert order == [
@@ -214,13 +190,6 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
     assert (tmp_path / "a" / "metrics.jsonl").read_bytes() == before
 
 
-def test_a_run_without_a_checkpoint_starts_over(tmp_path):
-    with pytest.raises(FloatingPointError):
-        run(tmp_path / "a", "train.lr=1e30", "train.optimizer=sgd", "train.momentum=0.0")
-    assert run(tmp_path / "a", "train.max_steps=2") is not None
-    assert len(events(tmp_path / "a", "untrained")) == 1
-
-
 def test_stopping_again_where_it_stopped_stays_there(tmp_path):
     assert run(tmp_path / "a", "run.stop_after_epochs=1") is None
     assert run(tmp_path / "a", "run.stop_after_epochs=1", "run.resume=auto") is None
@@ -242,30 +211,8 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
         run(tmp_path / "a")
 
 
-def test_a_damaged_checkpoint_is_named(tmp_path):
-    run(tmp_path / "a", "run.stop_after_epochs=1")
-    path = tmp_path / "a" / "checkpoint.pt"
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ValueError, match=r"checkpoint\.pt is damaged"):
-        run(tmp_path / "a", "run.resume=auto")
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path):
-    with pytest.raises(FloatingPointError, match=r"the loss is .* in epoch 1: lower train\.lr"):
-        run(tmp_path / "a", "train.lr=1e30", "train.optimizer=sgd", "train.momentum=0.0")
-
-
 def test_too_short_stages_are_announced(tmp_path, capsys):
     run(tmp_path / "a", "train.max_steps=4", "adapt.theta_lr=3e-4", "adapt.none_rule=literal")
     assert "warning: no edge is likely to change: the quickest needs about 1,667 steps" in capsys.readouterr().out
     run(tmp_path / "b", "train.max_steps=4", "adapt.theta_lr=0.5")
     assert "warning" not in capsys.readouterr().out
-
-
-def test_several_processes_are_refused(tmp_path, monkeypatch):
-    from accelerate import Accelerator
-
-    monkeypatch.setattr(Accelerator, "num_processes", property(lambda self: 2))
-    with pytest.raises(ValueError, match="2 processes were started"):
-        run(tmp_path / "a")
-    assert not (tmp_path / "a").exists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import Counter
 from pathlib import Path
@@ -206,6 +207,13 @@ def test_several_problems_give_a_line_each() -> None:
         (lambda text: text + "\tx\n", "is not valid YAML: "),
         (lambda text: text + "\x00", "is not valid YAML: special characters are not allowed (at position "),
         (lambda text: text + "x: " + "[" * 1000, "is not valid YAML: nested too deeply"),
+        (lambda text: "[" * 2**20, "is not valid YAML: nested too deeply (line 1, column 33)"),
+        (lambda text: "- " * 2**19, "is not valid YAML: nested too deeply"),
+        (lambda text: text + "#" * 2**20, "is larger than 1 MiB"),
+        (lambda text: text + "x: " + "9" * 5000, "is not valid YAML: an integer has more than 4,300 digits, or"),
+        (lambda text: text + 'x: "\\UFFFFFFFF"', "is not valid YAML: an integer has more than 4,300 digits, or an"),
+        (lambda text: text + '"\\ud800": 1', "is not valid YAML: an escape gives half of a surrogate pair"),
+        (lambda text: text + f"? '{'x' * 10**6}'\n: 1\n", "unknown key 'xxxx"),
         (
             lambda text: re.sub(r"  lr:.*\n", "", text),
             "has no train.lr; add train.lr=VALUE (number > 0): peak learning rate of the weights",
@@ -227,6 +235,23 @@ def test_a_file_that_is_not_text_is_named(tmp_path: Path) -> None:
     path.write_bytes(b"\x89PNG\xff")
     [problem] = problems_of(f"recipe={path}")
     assert problem.endswith("is not text in UTF-8")
+
+
+def test_folders_and_pipes_are_no_recipes(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.yaml")
+    instead = "type recipe=NAME or the path of a YAML file"
+    for path in (tmp_path, tmp_path / "pipe.yaml", Path("/dev/zero")):
+        assert problems_of(f"recipe={path}") == [f"recipe '{path}' is not a regular file: {instead}"]
+    write_recipe(tmp_path, debug_text(), "recipe.yaml")
+    [problem] = problems_of(f"recipe={tmp_path}")
+    assert problem.endswith(f": type recipe={tmp_path}/recipe.yaml")
+
+
+def test_of_very_many_problems_the_first_are_listed(tmp_path: Path) -> None:
+    text = debug_text() + "".join(f"key{number}: 1\n" for number in range(5000))
+    problems = problems_of(write_recipe(tmp_path, text))
+    assert len(problems) == 101
+    assert problems[-1] == "there are 4,900 more problems: correct these first"
 
 
 OF_AN_OBJECTIVE = {"views", "augment", "knn", "objective.temperature", "objective.projector_hidden",
@@ -271,4 +296,4 @@ def test_every_key_is_required_but_for_those_with_a_default(tmp_path: Path) -> N
             assert f"has no {key.name}; add {key.name}=VALUE" in problem
         else:
             load_recipe([argument])
-    assert seen == {True: 46, False: 15}
+    assert seen == {True: 46, False: 21}

@@ -1,7 +1,7 @@
 """Adaptation: turns a plain network into an adapted one while its weights train."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -18,6 +18,7 @@ from ssl_adapt.adaptation.architecture import (
 )
 from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange, last_norm_name
 from ssl_adapt.adaptation.reachability import OnDead, check_dead_nodes
+from ssl_adapt.adaptation.statistics import statistics_at_rest
 
 Sharing = Literal["full", "cell"]
 NoneRule = Literal["literal", "threshold"]
@@ -115,16 +116,12 @@ class Adaptation:
         """
         modules = (self.model, *others)
         weights = [p for module in modules for p in module.parameters() if p.requires_grad]
-        norms = [] if update_bn else [norm for module in modules for norm in _tracking_norms(module)]
         try:
             _set_trainable(weights, False)
             _set_trainable(self.theta.values(), True)
-            for norm in norms:
-                norm.track_running_stats = False
-            yield
+            with nullcontext() if update_bn else statistics_at_rest(*modules):
+                yield
         finally:
-            for norm in norms:
-                norm.track_running_stats = True
             _set_trainable(self.theta.values(), False)
             _set_trainable(weights, True)
 
@@ -269,8 +266,3 @@ def _fold(operation: nn.Module, scale: Tensor) -> None:
 def _set_trainable(parameters: Any, trainable: bool) -> None:
     for parameter in parameters:
         parameter.requires_grad_(trainable)
-
-
-def _tracking_norms(module: nn.Module) -> list[nn.modules.batchnorm._NormBase]:
-    batch_norm = nn.modules.batchnorm._NormBase
-    return [m for m in module.modules() if isinstance(m, batch_norm) and m.track_running_stats]

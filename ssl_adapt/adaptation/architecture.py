@@ -20,8 +20,11 @@ from ssl_adapt.adaptation.edge import (
     Zero,
     create_identity,
 )
+from ssl_adapt.json_text import check_plain, read_json, shown
 
 VERSION = 1
+MAX_EDGES = 100_000
+MAX_NAME = 256  # characters of a name that are compared with the known ones
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,36 @@ class Architecture:
         """The architecture that `to_dict` described.
 
         Raises:
-            ValueError: for another version, missing or unknown keys, or choices that do not exist.
+            ValueError: for another version, missing or unknown keys, choices that do not exist, more than 100,000
+                edges, and values that are not JSON's or nested more than 32 deep.
         """
         known = {"version", "model", "model_args", "shape_change", "edges"}
         if not isinstance(data, Mapping) or set(data) != known:
-            found = sorted(data) if isinstance(data, Mapping) else type(data).__name__
+            found = shown([*data]) if isinstance(data, Mapping) else type(data).__name__
             raise ValueError(f"an architecture has exactly the keys {sorted(known)}; got {found}")
-        if data["version"] != VERSION:
-            raise ValueError(f"architecture of version {data['version']!r}; this release reads {VERSION}")
-        if not isinstance(data["edges"], Mapping) or not isinstance(data["model_args"], Mapping):
+        version, model, arguments, edges = (data[key] for key in ("version", "model", "model_args", "edges"))
+        if not isinstance(edges, Mapping) or not isinstance(arguments, Mapping):
             raise ValueError("an architecture's 'edges' and 'model_args' are mappings")
-        for name, choice in data["edges"].items():
+        if len(edges) > MAX_EDGES:
+            raise ValueError(f"an architecture has at most {MAX_EDGES:,} edges; got {len(edges):,}")
+        check_plain(data, "an architecture")
+        if type(version) is not int or version != VERSION:
+            raise ValueError(f"architecture of version {shown(version)}; this release reads {VERSION}")
+        if not isinstance(model, str) or not model:
+            raise ValueError(
+                f"an architecture's 'model' is {shown(model)}; give the name of a network, as timm knows it"
+            )
+        for key in arguments:
+            if not key.isidentifier():
+                raise ValueError(f"model_args has the key {shown(key)}, which can't be the name of an argument")
+        for name, choice in edges.items():
             if choice not in CHOICES:
-                raise ValueError(f"edge '{name}' has the choice {choice!r}; possible are {', '.join(CHOICES)}")
+                raise ValueError(
+                    f"edge {shown(name)} has the choice {shown(choice)}; possible are {', '.join(CHOICES)}"
+                )
         if data["shape_change"] not in get_args(ShapeChange):
-            raise ValueError(f"shape_change {data['shape_change']!r} is not one of {get_args(ShapeChange)}")
-        return cls(data["model"], dict(data["model_args"]), dict(data["edges"]), data["shape_change"])
+            raise ValueError(f"shape_change {shown(data['shape_change'])} is not one of {get_args(ShapeChange)}")
+        return cls(model, dict(arguments), dict(edges), data["shape_change"])
 
     def to_json(self) -> str:
         """Text with one edge a line, so that two architectures can be compared with diff."""
@@ -86,13 +103,9 @@ class Architecture:
         """The architecture that `to_json` wrote.
 
         Raises:
-            ValueError: if the text is not JSON or not an architecture.
+            ValueError: if the text is longer than 4 MiB, not JSON, has a key twice, or is not an architecture.
         """
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"this is not an architecture's JSON: {error}") from None
-        return cls.from_dict(data)
+        return cls.from_dict(read_json(text, "an architecture's text"))
 
     @classmethod
     def of(cls, model: nn.Module) -> "Architecture":
@@ -161,9 +174,9 @@ def check_edge_names(names: Iterable[str], known: Iterable[str], *, complete: bo
     given, known = list(names), list(known)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name[:MAX_NAME], known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else f"; it has {len(known)} others"
-            raise ValueError(f"the network has no edge '{name}'{hint}")
+            raise ValueError(f"the network has no edge {shown(name)}{hint}")
     if complete and (missing := [name for name in known if name not in set(given)]):
         raise ValueError(f"no choice is given for edge '{missing[0]}' ({len(missing)} missing in all)")
 

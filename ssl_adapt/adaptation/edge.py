@@ -148,7 +148,8 @@ def last_norm_name(operation: nn.Module) -> str | None:
     """The path, within `operation`, of the affine BatchNorm that ends it, or None.
 
     A module after it whose attribute `commutes_with_scale` is true, such as drop-path, does not count. Classes
-    that do more in their own forward, such as a BatchNorm with an activation, are no such end.
+    that do more in their own forward, such as a BatchNorm with an activation, are no such end; one of another
+    package that does not more says so by an attribute `is_plain_batch_norm`.
     """
     path: list[str] = []
     last: Any = operation
@@ -158,7 +159,8 @@ def last_norm_name(operation: nn.Module) -> str | None:
             return None
         name, last = children[-1]
         path.append(name)
-    is_norm = type(last).forward in (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward)
+    plain = (nn.modules.batchnorm._BatchNorm.forward, nn.SyncBatchNorm.forward)
+    is_norm = type(last).forward in plain or getattr(last, "is_plain_batch_norm", False)
     return ".".join(path) if is_norm and last.affine and path else None
 
 

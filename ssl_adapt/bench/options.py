@@ -10,7 +10,7 @@ from ssl_adapt.arguments import NEW_FILE, Key, Kind, describe_keys, read_argumen
 GROUPS = {
     "views": "two views of a batch: ours, torchvision on PIL images, kornia's operations",
     "step": "a plain step, a step of the architecture stage, naive alternation",
-    "nt_xent": "NT-Xent forward and backward: ours, lightly's, the plain form",
+    "nt_xent": "NT-Xent forward and backward, time and memory: ours, lightly's, the plain form",
     "knn": "kNN classification: ours with faiss, torch's matmul and topk",
     "adaptable": "networks of timm, and the same with a third of their edges as identities",
 }
@@ -26,10 +26,13 @@ def _read_groups(text: str) -> tuple[str, ...]:
 _KEYS = {
     "only": Key(Kind(f"some of {','.join(GROUPS)}", _read_groups), "what to time", "all, in this order"),
     "repeats": Key(whole_number(2), "timed calls of each contender", "10"),
+    "growth": Key(
+        whole_number(1024), "also one call of each form of NT-Xent at 512, 1024 ... up to this batch", "no such table"
+    ),
     "json": Key(NEW_FILE, "also write the figures, every single time among them, to this file", "none is written"),
 }
 _USAGE = """\
-usage: python scripts/bench.py [only=GROUP,...] [repeats=N] [json=PATH]
+usage: python scripts/bench.py [only=GROUP,...] [repeats=N] [json=PATH] [growth=B]
 
 Times our code beside what one would use without it; contenders take turns, after a warm-up.
 It runs on the GPU if there is one; CUDA_VISIBLE_DEVICES= (empty) keeps it on the CPU.
@@ -47,6 +50,7 @@ class Options:
     groups: tuple[str, ...] = tuple(GROUPS)
     repeats: int = 10
     json_path: Path | None = None
+    largest_growth: int | None = None
 
 
 def parse_options(arguments: Sequence[str]) -> Options:
@@ -56,4 +60,4 @@ def parse_options(arguments: Sequence[str]) -> Options:
         ValueError: an argument is wrong; the message says what to type.
     """
     given: dict[str, Any] = read_arguments(arguments, _KEYS)
-    return Options(given.get("only", tuple(GROUPS)), given.get("repeats", 10), given.get("json"))
+    return Options(given.get("only", tuple(GROUPS)), given.get("repeats", 10), given.get("json"), given.get("growth"))

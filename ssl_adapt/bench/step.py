@@ -16,7 +16,7 @@ from ssl_adapt.bench.timing import Comparison
 from ssl_adapt.data import Batch
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.learner import create_learner
-from ssl_adapt.training.pretrain import create_accelerator
+from ssl_adapt.training.setting import create_accelerator
 from ssl_adapt.training.tasks import SimclrTask
 
 CLASSES = 10

@@ -9,7 +9,7 @@ from rich.console import Console
 from ssl_adapt.bench.adaptable import compare_families
 from ssl_adapt.bench.environment import describe_environment
 from ssl_adapt.bench.knn import compare_knn
-from ssl_adapt.bench.nt_xent import compare_nt_xent
+from ssl_adapt.bench.nt_xent import compare_nt_xent, growth_to_json_values, measure_growth, show_growth
 from ssl_adapt.bench.options import Options
 from ssl_adapt.bench.report import show_environment, show_result, to_json_values
 from ssl_adapt.bench.step import compare_simclr_steps, compare_supervised_steps
@@ -30,7 +30,7 @@ def _steps(device: torch.device) -> Iterator[Comparison]:
 SUITE: Suite = {
     "views": lambda device: iter([compare_views(512, device=device)]),
     "step": _steps,
-    "nt_xent": lambda device: (compare_nt_xent(batch_size, device=device) for batch_size in (512, 2048)),
+    "nt_xent": lambda device: (compare_nt_xent(size, device=device, with_memory=True) for size in (512, 2048)),
     "knn": lambda device: iter([compare_knn(20_000, 2_000, device=device)]),
     "adaptable": compare_families,
 }
@@ -53,12 +53,18 @@ def run_suite(options: Options, suite: Suite = SUITE) -> None:
             result = time_contenders(comparison, repeats=options.repeats, device=device)
             show_result(console, result)
             results.append({"group": group, **to_json_values(result)})
+    growth = {}
+    if options.largest_growth is not None:
+        sizes = [512 * 2**power for power in range((options.largest_growth // 512).bit_length())]
+        growth = measure_growth(sizes, device=device)
+        show_growth(console, growth)
     if options.json_path is not None:
         report = {
             "environment": environment,
             "repeats": options.repeats,
             "warm_up_rounds": WARM_UP_ROUNDS,
             "comparisons": results,
+            "nt_xent_growth": growth_to_json_values(growth),
         }
         options.json_path.write_text(json.dumps(report, indent=2, allow_nan=False) + "\n", encoding="utf-8")
         console.print(f"\nwritten: {options.json_path}")

@@ -1,7 +1,8 @@
 """The order of an epoch, and its batches on the device."""
 
-import traceback
 from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
 from typing import NamedTuple, cast
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_adapt.data.image_set import ImageDataset, ImageSet
+from ssl_adapt.data.image_set import ImageSet
 
 
 class Batch(NamedTuple):
@@ -45,7 +46,8 @@ def iterate_batches(
     Torch's global random state is not touched.
 
     Raises:
-        ValueError: `batch_size` is below 1; later, from a set that streams: an image cannot be decoded.
+        ValueError: `batch_size` is below 1; later, from a set that streams: an image cannot be decoded (and,
+            with `on_bad_image="replace"`, no other of its class can).
     """
     if batch_size < 1:
         raise ValueError(f"data.batch_size={batch_size}: type a number of at least 1")
@@ -58,7 +60,7 @@ def _batches(image_set: ImageSet, chunks: list[Tensor], device: torch.device, wo
     if isinstance(image_set.pixels, Tensor):
         batches = _select(image_set.pixels, chunks, pin_memory=on_gpu)
     else:
-        batches = _decode(image_set.pixels, chunks, workers, pin_memory=on_gpu)
+        batches = _decode(image_set, chunks, workers, pin_memory=on_gpu)
     for images, indices in zip(batches, chunks, strict=True):
         labels = None if image_set.labels is None else image_set.labels.index_select(0, indices).to(device)
         yield Batch(images.to(device, non_blocking=on_gpu), labels, indices)
@@ -71,18 +73,50 @@ def _select(pixels: Tensor, chunks: list[Tensor], *, pin_memory: bool) -> Iterat
         yield torch.index_select(pixels, 0, indices, out=images)
 
 
-def _decode(dataset: ImageDataset, chunks: list[Tensor], workers: int, *, pin_memory: bool) -> Iterator[Tensor]:
+class _Decoded(NamedTuple):
+    """One batch from a worker: its images or why there are none, and the bad images the worker had not yet told of."""
+
+    images: Tensor | None
+    error: str
+    bad_images: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Chunks:
+    """A map-style dataset of whole batches; each worker has a copy, whose record of bad images is its own."""
+
+    image_set: ImageSet
+    chunks: list[Tensor]
+
+    def __len__(self) -> int:
+        return len(self.chunks)
+
+    def __getitem__(self, index: int) -> _Decoded:
+        record = self.image_set.bad_images
+        told = len(record)
+        images, reason = None, ""
+        try:
+            images = self.image_set.images(self.chunks[index])
+        # Raised here, it would come out with the worker's traceback for a text.
+        except ValueError as error:
+            reason = str(error)
+        return _Decoded(images, reason, dict(islice(record.items(), told, None)))
+
+
+def _decode(image_set: ImageSet, chunks: list[Tensor], workers: int, *, pin_memory: bool) -> Iterator[Tensor]:
     loader = DataLoader(
-        cast(Dataset[Tensor], dataset),
-        batch_sampler=[indices.tolist() for indices in chunks],
+        cast(Dataset[_Decoded], _Chunks(image_set, chunks)),
+        batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
         generator=torch.Generator(),  # else the loader draws a seed from torch's global random state
     )
-    try:
-        yield from loader
-    except ValueError as error:
-        # A worker's error has the worker's traceback for a text, and its frames hold the loader in a cycle.
-        # Left to the garbage collector, the queues close before the order to stop is sent: 5 s lost a worker.
-        traceback.clear_frames(error.__traceback__)
-        raise ValueError(str(error).rsplit("ValueError: ", 1)[-1].strip()) from None
+    failure = ""
+    for batch in loader:
+        image_set.bad_images.update(batch.bad_images)
+        if batch.images is None:
+            failure = batch.error
+            break
+        yield batch.images
+    if failure:
+        raise ValueError(failure)  # after the loop, whose end has stopped the workers

@@ -3,7 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -13,7 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
-from ssl_adapt.data.pixels import rgb_pixels
+from ssl_adapt.data.pixels import rgb_pixels, without_pillow_warnings
 
 _CHUNK_IMAGES = 16  # decoded by a thread at a time
 _SLOW_IMAGE_SEC = 1e-3  # from which on threads pay
@@ -47,12 +47,15 @@ class ImageSet:
 
     `pixels` holds all of them, uint8 (N, 3, image_px, image_px), or is a dataset that decodes one at a time.
     `labels` are int64 (N,), indices into `classes`; without labels they are None and `classes` is empty.
+    `bad_images` has the name of every image that could not be read and was replaced, and why. A set that
+    streams fills it as it is read, by workers too; the subsets of a set share it.
     """
 
     name: str
     pixels: Tensor | ImageDataset
     classes: tuple[str, ...] = ()
     labels: Tensor | None = None
+    bad_images: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         assert (self.labels is None) == (not self.classes), "labels and classes come together"
@@ -65,7 +68,8 @@ class ImageSet:
         """The images at `indices` (B,), uint8 (B, 3, image_px, image_px), on the CPU; decodes if need be."""
         if isinstance(self.pixels, Tensor):
             return self.pixels.index_select(0, indices)
-        return torch.stack([self.pixels[index] for index in indices.tolist()])
+        with without_pillow_warnings():
+            return torch.stack([self.pixels[index] for index in indices.tolist()])
 
     def subset(self, indices: Tensor) -> "ImageSet":
         """The set of the images at `indices` (M,), in that order, with the same classes."""
@@ -74,7 +78,7 @@ class ImageSet:
         else:
             pixels = Subset(cast(Dataset[Tensor], self.pixels), indices.tolist())
         labels = None if self.labels is None else self.labels.index_select(0, indices)
-        return ImageSet(self.name, pixels, self.classes, labels)
+        return ImageSet(self.name, pixels, self.classes, labels, self.bad_images)
 
 
 class ImageSplits(NamedTuple):
@@ -92,10 +96,14 @@ def create_image_set(
     labels: Tensor | None,
     image_px: int,
     memory_limit_bytes: int,
+    bad_images: dict[str, str],
 ) -> ImageSet:
-    """A set that holds its pixels if they take at most `memory_limit_bytes`, and else decodes on demand."""
+    """A set that holds its pixels if they take at most `memory_limit_bytes`, and else decodes on demand.
+
+    `bad_images` is the record that `dataset` writes to.
+    """
     fits = len(dataset) * 3 * image_px * image_px <= memory_limit_bytes
-    return ImageSet(name, _decode_all(dataset, image_px) if fits else dataset, classes, labels)
+    return ImageSet(name, _decode_all(dataset, image_px) if fits else dataset, classes, labels, bad_images)
 
 
 def _decode_all(dataset: ImageDataset, image_px: int) -> Tensor:
@@ -105,13 +113,14 @@ def _decode_all(dataset: ImageDataset, image_px: int) -> Tensor:
         for index in range(start, min(start + _CHUNK_IMAGES, len(dataset))):
             pixels[index] = dataset[index]
 
-    decode(0)  # not timed: at its first picture Pillow loads its formats
-    before_sec = time.perf_counter()
-    decode(0)
-    # Pillow decodes without the interpreter's lock. With photographs that makes threads pay; with thumbnails
-    # they hand the lock to and fro, and two took twice as long as one (20,000 of 32 px: 3.7 s, not 1.8 s).
-    slow = time.perf_counter() - before_sec > _CHUNK_IMAGES * _SLOW_IMAGE_SEC
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1) if slow else 1) as pool:
-        for _ in pool.map(decode, range(_CHUNK_IMAGES, len(dataset), _CHUNK_IMAGES)):
-            pass  # an error of any chunk is raised here
+    with without_pillow_warnings():
+        decode(0)  # not timed: at its first picture Pillow loads its formats
+        before_sec = time.perf_counter()
+        decode(0)
+        # Pillow decodes without the interpreter's lock. With photographs that makes threads pay; with thumbnails
+        # they hand the lock to and fro, and two took twice as long as one (20,000 of 32 px: 3.7 s, not 1.8 s).
+        slow = time.perf_counter() - before_sec > _CHUNK_IMAGES * _SLOW_IMAGE_SEC
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1) if slow else 1) as pool:
+            for _ in pool.map(decode, range(_CHUNK_IMAGES, len(dataset), _CHUNK_IMAGES)):
+                pass  # an error of any chunk is raised here
     return pixels

@@ -12,6 +12,7 @@ Classes = dict[str, str | None]  # name of a file -> its class; None where it li
 
 _HELD_OUT = ("test", "val")
 _ANNOTATIONS = "val_annotations.txt"  # Tiny ImageNet's, in val/: a line "file <tab> class <tab> box" an image
+_MAX_ANNOTATION_BYTES = 2**30
 
 
 class Layout(NamedTuple):
@@ -89,10 +90,10 @@ def _classes(root: Path, folder: str, names: Iterable[str]) -> Classes:
 
 
 def _held_out_classes(files: ImageFiles, folder: str, names: list[str]) -> Classes:
-    annotations = files.read(folder + _ANNOTATIONS)
+    annotations = files.read(folder + _ANNOTATIONS, max_bytes=_MAX_ANNOTATION_BYTES)
     if annotations is None:
         return _classes(files.root, folder, names)
-    class_of = dict(line.split("\t")[:2] for line in annotations.decode().splitlines() if "\t" in line)
+    class_of = dict(line.split("\t")[:2] for line in annotations.decode(errors="replace").splitlines() if "\t" in line)
     unknown = [name for name in names if posixpath.basename(name) not in class_of]
     if unknown:
         raise ValueError(f"{folder}{_ANNOTATIONS} in data.root={files.root} has no line for {unknown[0]!r}: add it")

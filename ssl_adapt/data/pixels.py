@@ -1,9 +1,58 @@
 """One picture of any kind -> RGB pixels of the size asked for."""
 
+import io
+import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
+
+# Those of torchvision's IMG_EXTENSIONS, and GIF, which often has the name of another one. All the others that
+# Pillow knows stay closed to a file of whatever name: EPS, which starts ghostscript, above all.
+_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
+
+
+def decode_pixels(content: bytes, image_px: int) -> Tensor:
+    """The pixels of a file, as `rgb_pixels` gives them; the first picture where there are several.
+
+    Raises:
+        ValueError: it is empty, in none of the formats, or has more pixels than `PIL.Image.MAX_IMAGE_PIXELS`,
+            which is found before they take memory.
+        Exception: Pillow's errors on a broken file, which are of many kinds.
+    """
+    if not content:
+        raise ValueError("it is empty")
+    with _open(content) as image:
+        width, height = image.size
+        limit = Image.MAX_IMAGE_PIXELS
+        if limit is not None and width * height > limit:
+            raise ValueError(f"it has {width:,} x {height:,} pixels, more than {limit:,}")
+        return rgb_pixels(image, image_px)
+
+
+@contextmanager
+def without_pillow_warnings() -> Iterator[None]:
+    """Keeps quiet what Pillow has to say on files it reads all the same; to be entered by one thread alone."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        yield
+
+
+def _open(content: bytes) -> Image.Image:
+    """What Image.open returns, whose check of the size comes too early: it warns, and does not tell the size."""
+    Image.init()
+    for name in _FORMATS:
+        factory, accepts = Image.OPEN[name]
+        if accepts is not None and accepts(content[:16]) is True:
+            try:
+                return factory(io.BytesIO(content), "")
+            except (SyntaxError, IndexError, TypeError, struct.error):  # those that Image.open expects
+                raise ValueError(f"a {name} file with a damaged header") from None
+    raise ValueError("no image format")
 
 
 def rgb_pixels(image: Image.Image, image_px: int) -> Tensor:

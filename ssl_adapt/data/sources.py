@@ -6,7 +6,7 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
@@ -15,7 +15,8 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
-from ssl_adapt.data.image_files import FileImages, ImageFiles, open_image_files
+from ssl_adapt.data.file_images import FileImages, OnBadImage, bad_image_sentence
+from ssl_adapt.data.image_files import ImageFiles, open_image_files
 from ssl_adapt.data.image_set import ArrayImages, ImageDataset, ImageSet, ImageSplits, create_image_set
 from ssl_adapt.data.layout import Classes, find_layout
 
@@ -47,7 +48,12 @@ class _Collection(NamedTuple):
 
 
 def load_image_splits(
-    name: str, *, root: str | Path | None = None, image_px: int, memory_limit_bytes: int = 4 * 2**30
+    name: str,
+    *,
+    root: str | Path | None = None,
+    image_px: int,
+    memory_limit_bytes: int = 4 * 2**30,
+    on_bad_image: OnBadImage = "error",
 ) -> ImageSplits:
     """The training and test images of a collection, RGB uint8 of `image_px`, with labels where it has any.
 
@@ -58,9 +64,15 @@ def load_image_splits(
     else is understood. A set of at most `memory_limit_bytes` of pixels is decoded into memory, a larger one
     streams.
 
+    An image of a folder or tar that cannot be read is an error: here, or for a set that streams when its batch
+    is made. With `on_bad_image="replace"` it is replaced by the next image of its class (of any, without
+    classes) that can be read, in the order of names, after the last of which comes the first; links of a tar
+    that lead to no file in it, and names that leave it, are left out. `ImageSet.bad_images` names them all.
+
     Raises:
         ValueError: the name is unknown, `root` is missing or holds no usable images, a class is in the test
-            split alone, a download fails, or an image cannot be decoded; the message says what to do.
+            split alone or has no image that can be read, a download fails, or an image cannot be decoded; the
+            message says what to do.
     """
     if name not in DATA_NAMES:
         near = difflib.get_close_matches(name, DATA_NAMES, n=1)
@@ -68,8 +80,10 @@ def load_image_splits(
         raise ValueError(f"unknown data.name {name!r}; {hint}available: {', '.join(DATA_NAMES)}")
     if image_px < 1:
         raise ValueError(f"image size {image_px}: type a number of pixels of at least 1")
+    if on_bad_image not in get_args(OnBadImage):
+        raise ValueError(f"data.on_bad_image={on_bad_image!r}: type one of {', '.join(get_args(OnBadImage))}")
     folder = None if root is None else Path(root).expanduser()
-    collection = _find_collection(name, folder, image_px, memory_limit_bytes)
+    collection = _find_collection(name, folder, image_px, memory_limit_bytes, on_bad_image)
 
     def image_set(split: _Labelled) -> ImageSet:
         return create_image_set(
@@ -79,12 +93,15 @@ def load_image_splits(
             labels=split.labels,
             image_px=image_px,
             memory_limit_bytes=memory_limit_bytes,
+            bad_images=split.images.bad_images if isinstance(split.images, FileImages) else {},
         )
 
     return ImageSplits(image_set(collection.train), image_set(collection.test) if collection.test else None)
 
 
-def _find_collection(name: str, root: Path | None, image_px: int, memory_limit_bytes: int) -> _Collection:
+def _find_collection(
+    name: str, root: Path | None, image_px: int, memory_limit_bytes: int, on_bad_image: OnBadImage
+) -> _Collection:
     if name == "digits" and root is None:
         return _digits(image_px)
     if name in _TORCHVISION:
@@ -94,7 +111,7 @@ def _find_collection(name: str, root: Path | None, image_px: int, memory_limit_b
         if root is not None and not own_files.exists() and (root.exists() or root.name.endswith(_TAR_ENDINGS)):
             files = open_image_files(root, memory_limit_bytes=memory_limit_bytes)
             if files.names or root.is_file():
-                return _files(files, image_px)
+                return _files(files, image_px, on_bad_image)
         return _torchvision(name, root or _DOWNLOAD_ROOT, image_px)
     if name == "tiny_imagenet":
         root = root or _TINY_IMAGENET_ROOT
@@ -106,19 +123,25 @@ def _find_collection(name: str, root: Path | None, image_px: int, memory_limit_b
     if root is None:
         raise ValueError("data.name=folder needs data.root=PATH, a folder of images or a tar of one")
     held_out = ("val", "test") if name == "tiny_imagenet" else ("test", "val")  # its test/ has no labels
-    return _files(open_image_files(root, memory_limit_bytes=memory_limit_bytes), image_px, held_out)
+    return _files(open_image_files(root, memory_limit_bytes=memory_limit_bytes), image_px, on_bad_image, held_out)
 
 
-def _files(files: ImageFiles, image_px: int, held_out: tuple[str, ...] = ("test", "val")) -> _Collection:
+def _files(
+    files: ImageFiles, image_px: int, on_bad_image: OnBadImage, held_out: tuple[str, ...] = ("test", "val")
+) -> _Collection:
+    if files.left_out and on_bad_image == "error":
+        raise ValueError(bad_image_sentence(files, *next(iter(files.left_out.items()))))
     layout = find_layout(files, held_out=held_out)
     classes = layout.class_names
     index_of = {label: index for index, label in enumerate(classes)}
 
-    def labelled(split: Classes) -> _Labelled:
-        images = FileImages(files, tuple(split), image_px)
+    def labelled(split: Classes, left_out: dict[str, str]) -> _Labelled:
+        images = FileImages(files, tuple(split), tuple(split.values()), image_px, on_bad_image, dict(left_out))
         return _Labelled(images, torch.tensor([index_of[c] for c in split.values() if c]) if classes else None)
 
-    return _Collection(classes, labelled(layout.train), labelled(layout.test) if layout.test else None)
+    # What was left out belongs to neither split; the training set tells of it.
+    train = labelled(layout.train, files.left_out)
+    return _Collection(classes, train, labelled(layout.test, {}) if layout.test else None)
 
 
 def _digits(image_px: int) -> _Collection:

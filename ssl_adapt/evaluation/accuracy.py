@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_adapt.data import ImageSet
-from ssl_adapt.evaluation.features import extract_features
+from ssl_adapt.evaluation.features import extract_features, process_share
+from ssl_adapt.processes import gather_rows, sum_all
 
 
 @dataclass(frozen=True)
@@ -29,24 +30,25 @@ class Accuracy:
 
 
 def logits_accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
-    """Accuracy of logits (N, K), N >= 1, against labels (N,) int64.
+    """Accuracy of logits (N, K) against labels (N,) int64, N >= 1 over all processes.
 
     Raises:
-        ValueError: a label has no logit.
+        ValueError: a label has no logit, in any process.
+
+    Distributed:
+        Collective: each process gives its own rows, and all get the accuracy of all rows.
     """
-    classes = logits.shape[1]
-    if labels.max() >= classes:
+    classes, largest = logits.shape[1], int(gather_rows(labels).max())
+    if largest >= classes:
         raise ValueError(
-            f"the network gives {classes} logits and the labels reach {int(labels.max())}; "
-            f"create it with num_classes={int(labels.max()) + 1} or more"
+            f"the network gives {classes} logits and the labels reach {largest}; "
+            f"create it with num_classes={largest + 1} or more"
         )
     hits = logits.topk(min(5, classes), dim=1).indices == labels[:, None]
-    return Accuracy(
-        top1=hits[:, 0].double().mean().item(),
-        top5=hits.any(dim=1).double().mean().item(),
-        count=len(labels),
-        loss=F.cross_entropy(logits.double(), labels).item(),
-    )
+    loss = F.cross_entropy(logits.double(), labels, reduction="sum")
+    sums = torch.stack([hits[:, 0].sum().double(), hits.sum().double(), loss, torch.tensor(len(labels)).double()])
+    top1, top5, loss_sum, count = sum_all(sums).tolist()
+    return Accuracy(top1=top1 / count, top5=top5 / count, count=int(count), loss=loss_sum / count)
 
 
 def evaluate_accuracy(
@@ -76,10 +78,14 @@ def evaluate_accuracy(
     Raises:
         ValueError: If the set is empty or without labels, the network returns anything but (B, K), or a label
             has no logit.
+
+    Distributed:
+        Collective: each process evaluates its share of the images, and all get the accuracy on all.
     """
     if image_set.labels is None:
         raise ValueError(f"the images of {image_set.name!r} have no labels; pass a set that has a class per image")
+    share = process_share(len(image_set))
     logits = extract_features(
-        network, image_set, mean=mean, std=std, batch_size=batch_size, device=device, workers=workers
+        network, image_set, mean=mean, std=std, batch_size=batch_size, device=device, workers=workers, indices=share
     )
-    return logits_accuracy(logits, image_set.labels)
+    return logits_accuracy(logits, image_set.labels[share])

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_adapt.data import ImageSet, iterate_batches
+from ssl_adapt.processes import process_count, process_index
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
@@ -15,6 +16,11 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
         torch.tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1) for values in (mean, std)
     )
     return (images.float() / 255 - channel_mean) / channel_std
+
+
+def process_share(count: int) -> Tensor:
+    """Which of that many images are this process's, int64: each is one process's, shares differ by at most one."""
+    return torch.arange(process_index(), count, process_count())
 
 
 @contextmanager
@@ -38,8 +44,9 @@ def extract_features(
     batch_size: int,
     device: torch.device | str,
     workers: int,
+    indices: Tensor | None = None,
 ) -> Tensor:
-    """Features (N, D) of all images in the set's order, float32 on the CPU.
+    """Features (N, D) of all images in the set's order, or of those at the indices, float32 on the CPU.
 
     Every image is seen once, not augmented, in float32 without autocast and without gradients. The network is
     left as it was: parameters, buffers (BatchNorm's statistics rest in evaluation mode) and training flags.
@@ -54,13 +61,17 @@ def extract_features(
         batch_size: images at a time.
         device: where the network is.
         workers: processes that decode, where the set is not in memory.
+        indices: (N,) int64: only these images, in this order; N may be 0, and the features are (0, D) then.
 
     Raises:
         ValueError: If the set is empty or the network returns anything but (B, D).
     """
     if len(image_set) == 0:
         raise ValueError("the set of images is empty; pass one with at least 1 image")
-    order = torch.arange(len(image_set))
+    order = torch.arange(len(image_set)) if indices is None else indices
+    count = len(order)
+    if count == 0:
+        order = torch.tensor([0])  # seen only to learn D, which a process without a share of the images needs too
     batches = iterate_batches(image_set, order, batch_size=batch_size, device=device, workers=workers, drop_last=False)
     mode = evaluation_mode(network) if isinstance(network, nn.Module) else nullcontext()
     features = []
@@ -74,9 +85,14 @@ def extract_features(
                     "not to (B, D); pass one that pools, such as timm.create_model(..., num_classes=0)"
                 )
             features.append(output.float().cpu())
-    return torch.cat(features)
+    return torch.cat(features)[:count]
 
 
-def raw_pixels(image_set: ImageSet) -> Tensor:
-    """Pixels as features (N, 3 * H * W), float32 in [0, 1] on the CPU: what kNN scores without learning."""
-    return image_set.images(torch.arange(len(image_set))).flatten(1).float().div_(255)
+def raw_pixels(image_set: ImageSet, indices: Tensor | None = None) -> Tensor:
+    """Pixels as features (N, 3 * H * W), float32 in [0, 1] on the CPU: what kNN scores without learning.
+
+    They are those of all images, or of those at the indices, (N,) int64; N may be 0.
+    """
+    order = torch.arange(len(image_set)) if indices is None else indices
+    images = image_set.images(order if len(order) else torch.tensor([0]))  # one image, to learn its size
+    return images[: len(order)].flatten(1).float().div_(255)

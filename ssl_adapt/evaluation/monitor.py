@@ -1,4 +1,8 @@
-"""What is measured of a network again and again during a run: kNN, and signs of collapse."""
+"""What is measured of a network again and again during a run: kNN, and signs of collapse.
+
+Over several processes, each sees its share of the images, and all get the evaluation of all of them, the one that a
+single process would get.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,8 +14,9 @@ from torch import nn
 from ssl_adapt.data import ImageSet
 from ssl_adapt.evaluation.accuracy import Accuracy, evaluate_accuracy
 from ssl_adapt.evaluation.collapse import feature_std, rank_me
-from ssl_adapt.evaluation.features import extract_features, raw_pixels
+from ssl_adapt.evaluation.features import extract_features, process_share, raw_pixels
 from ssl_adapt.evaluation.knn import KnnProtocol, KnnResult, evaluate_knn
+from ssl_adapt.processes import gather_rows
 
 COLLAPSE_ROWS = 2048  # features that the rank is computed from; its cost grows with their number
 
@@ -31,11 +36,19 @@ class Monitor(Protocol):
     name: ClassVar[str]
 
     def evaluate(self, network: nn.Module) -> Evaluation:
-        """The evaluation of a network as it is now."""
+        """The evaluation of a network as it is now.
+
+        Distributed:
+            Collective: every process calls it with the same network, and gets the same evaluation.
+        """
         ...
 
     def evaluate_pixels(self) -> KnnResult | None:
-        """The score without a network, or None where there is none."""
+        """The score without a network, or None where there is none.
+
+        Distributed:
+            Collective, as `evaluate`.
+        """
         ...
 
     def describe(self) -> str:
@@ -94,7 +107,7 @@ class FeatureMonitor:
         mean: per channel, of the network's input.
         std: per channel.
         batch_size: images at a time.
-        device: where the network is.
+        device: where the network of this process is.
         workers: processes that decode, where a set is not in memory.
     """
 
@@ -112,7 +125,8 @@ class FeatureMonitor:
     def evaluate(self, network: nn.Module) -> Evaluation:
         """The evaluation of a network that maps images to features (B, D)."""
         bank = self._extract(network, self.bank)
-        rows = bank[:: -(-len(bank) // COLLAPSE_ROWS)]
+        step = -(-len(self.bank) // COLLAPSE_ROWS)
+        rows = gather_rows(bank[process_share(len(self.bank)) % step == 0])
         knn = None
         if self.queries is not None:
             knn = self._knn(bank, self._extract(network, self.queries), self.queries)
@@ -125,7 +139,8 @@ class FeatureMonitor:
         float_bytes = 4 * self.bank.images(torch.tensor([0])).numel()
         if (len(self.bank) + len(self.queries)) * float_bytes > memory_limit_bytes:
             return None
-        return self._knn(raw_pixels(self.bank), raw_pixels(self.queries), self.queries)
+        bank, queries = (raw_pixels(images, process_share(len(images))) for images in (self.bank, self.queries))
+        return self._knn(bank, queries, self.queries)
 
     def describe(self) -> str:
         """The protocol, and how many images there are on either side."""
@@ -134,6 +149,7 @@ class FeatureMonitor:
         return f"{self.protocol}; bank {len(self.bank):,}, queries {len(self.queries):,}"
 
     def _extract(self, network: nn.Module, image_set: ImageSet) -> torch.Tensor:
+        """The features of this process's share of the images."""
         return extract_features(
             network,
             image_set,
@@ -142,16 +158,19 @@ class FeatureMonitor:
             batch_size=self.batch_size,
             device=self.device,
             workers=self.workers,
+            indices=process_share(len(image_set)),
         )
 
     def _knn(self, bank: torch.Tensor, queries: torch.Tensor, query_set: ImageSet) -> KnnResult:
+        """The score of all queries, from the features of this process's shares."""
         assert self.bank.labels is not None
         assert query_set.labels is not None
         return evaluate_knn(
             bank,
-            self.bank.labels,
+            self.bank.labels[process_share(len(self.bank))],
             queries,
-            query_set.labels,
+            query_set.labels[process_share(len(query_set))],
             self.protocol,
             class_count=len(self.bank.classes),
+            sharded=True,
         )

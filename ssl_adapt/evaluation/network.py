@@ -1,6 +1,7 @@
 """Frozen backbones by name: the folder of a run or of an export, or any name that `timm.create_model` takes."""
 
 import difflib
+import os
 from pathlib import Path
 
 import timm
@@ -8,14 +9,17 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from ssl_adapt.evaluation.export_check import check_export, check_finite
+from ssl_adapt.json_text import one_line
+
 LOCAL, HUB = "local-dir:", "hf-hub:"
 RANDOM_SEED = 0  # of the weights where none are loaded
 
 
 def find_run_recipe(model: str) -> Path | None:
     """The recipe of the run where `model` is the folder of one, else None."""
-    path = Path(model.removeprefix(LOCAL)).expanduser() / "recipe.yaml"
-    return path if path.is_file() else None
+    path = _folder(model) / "recipe.yaml"
+    return path if os.path.isfile(path) else None
 
 
 def find_network(model: str) -> str:
@@ -28,9 +32,9 @@ def find_network(model: str) -> str:
     if model.startswith(HUB):
         return model
     recipe = find_run_recipe(model)
-    folder = Path(model.removeprefix(LOCAL)).expanduser()
+    folder = _folder(model)
     export = folder / "export" if recipe else folder
-    if (export / "config.json").is_file():
+    if os.path.isfile(export / "config.json"):
         return f"{LOCAL}{export}"
     if recipe:
         raise ValueError(
@@ -39,11 +43,11 @@ def find_network(model: str) -> str:
         )
     if not model.startswith(LOCAL) and timm.is_model(model):
         return model
-    if folder.is_dir():
+    if os.path.isdir(folder):
         raise ValueError(
             f"{folder} holds neither recipe.yaml, as a run folder does, nor config.json, as an export does"
         )
-    if folder.exists():
+    if os.path.exists(folder):
         raise ValueError(f"{folder} is a file: type the folder that holds config.json and model.safetensors")
     raise ValueError(_describe_unknown(model))
 
@@ -51,22 +55,30 @@ def find_network(model: str) -> str:
 def load_network(name: str, *, pretrained: bool) -> nn.Module:
     """The backbone without its classifier, on the CPU in evaluation mode: images (B, 3, H, W) -> (B, D).
 
+    An export folder may come from a stranger: `check_export` looks at it before timm does, and only safetensors are
+    read. What `hf-hub:` names is downloaded and loaded as timm does it, so type names that you trust.
+
     Args:
         name: what `find_network` returned.
         pretrained: False draws the weights with seed 0; torch's global random state is not touched.
 
     Raises:
-        ValueError: there are no weights, or they can't be read or downloaded.
+        ValueError: there are no weights, they can't be read or downloaded, or the folder's are not those of the
+            network that it describes, or not finite.
     """
     is_plain = not name.startswith((LOCAL, HUB))
     try:
+        if name.startswith(LOCAL):
+            check_export(_folder(name))
         if is_plain and pretrained and not _has_weights(name):
             raise ValueError("timm has no weights for it; type pretrained=false for random ones")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(RANDOM_SEED)
             model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        if name.startswith(LOCAL):
+            check_finite(model)
     except Exception as error:  # timm, the hub and safetensors have no common class of errors
-        reason = " ".join(str(error).split()) or type(error).__name__
+        reason = one_line(error)
         if isinstance(error, OSError) and not name.startswith(LOCAL):
             instead = ", or pretrained=false for random weights" if is_plain else ""
             raise ValueError(
@@ -95,6 +107,10 @@ def input_size_px(network: nn.Module, asked_px: int | None) -> int:
     return asked_px or int(height)
 
 
+def _folder(model: str) -> Path:
+    return Path(os.path.expanduser(model.removeprefix(LOCAL)))  # os.path gives no error for a name that cannot be
+
+
 def _has_weights(name: str) -> bool:
     config = timm.models.get_pretrained_cfg(name)
     return config is not None and bool(config.has_weights)
@@ -105,7 +121,7 @@ def _describe_unknown(model: str) -> str:
     if model.startswith(LOCAL) or "/" in model or "\\" in model:
         hub = "" if model.startswith(LOCAL) else f"; a model of the Hugging Face hub is typed {HUB}{model}"
         return f"there is no folder {model.removeprefix(LOCAL)}{hub}"
-    if (Path("runs") / model).is_dir():
+    if os.path.isdir(Path("runs") / model):
         return f"unknown model {model!r}; did you mean runs/{model}?"
     near = difflib.get_close_matches(model, timm.list_models(), n=3)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "timm.list_models() has the names;"

@@ -31,6 +31,8 @@ SCORE_KEYS = {
     "k": Key(whole_number(1), "number of neighbours", "the protocol's"),
     "temperature": Key(POSITIVE, "a vote weighs exp(cosine / temperature)", "the protocol's"),
     "weighting": Key(one_of(get_args(Weighting)), "weight of a vote: by cosine, or one each", "the protocol's"),
+    "search": Key(one_of(("exact", "ivf")), "ivf: look for neighbours in some lists of similar images only", "exact"),
+    "probes": Key(whole_number(1), "with search=ivf: lists that are searched, of 4 sqrt(training images)", "none"),
     "baselines": Key(TRUE_OR_FALSE, "also score the network with random weights (seed 0) and raw pixels", "true"),
     "pretrained": Key(TRUE_OR_FALSE, "false: a network of timm with random weights (seed 0)", "true"),
     "batch_size": Key(whole_number(1), "images that the network sees at a time", "500"),
@@ -61,7 +63,8 @@ class RunDefaults(NamedTuple):
 class ScoreSettings:
     """What is scored, on which images, and how.
 
-    The attributes are the keys of `SCORE_KEYS`, and `network`, the name for `timm.create_model` of `model`.
+    The attributes are the keys of `SCORE_KEYS`, and `network`, the name for `timm.create_model` of `model`. The
+    search is exact where `probes` is None.
     """
 
     model: str
@@ -70,6 +73,7 @@ class ScoreSettings:
     root: str | None
     image_px: int | None
     protocol: KnnProtocol
+    probes: int | None
     baselines: bool
     pretrained: bool
     batch_size: int
@@ -111,8 +115,8 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
     `data` other than the run's takes no `root` from it; a `protocol` replaces the run's.
 
     Raises:
-        ValueError: there is no such model, no data is named, the protocol is contradictory, or the device does
-            not work.
+        ValueError: there is no such model, no data is named, the protocol or the search is contradictory, or the
+            device does not work.
     """
     network = find_network(given["model"])
     pretrained = given.get("pretrained", True)
@@ -131,6 +135,7 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
         root=given.get("root", run.root if run and "data" not in given else None),
         image_px=given.get("image_px"),
         protocol=_create_protocol(given, run),
+        probes=_find_probes(given),
         baselines=given.get("baselines", True),
         pretrained=pretrained,
         batch_size=given.get("batch_size", 500),
@@ -160,7 +165,7 @@ def score_model(settings: ScoreSettings) -> Scores:
         assert queries.labels is not None
         result = evaluate_knn(
             bank_features, bank.labels, query_features, queries.labels, settings.protocol,
-            class_count=len(bank.classes),
+            class_count=len(bank.classes), probes=settings.probes,
         )  # fmt: skip
         return Score(result, bank_features.shape[1])
 
@@ -196,6 +201,16 @@ def _create_protocol(given: Mapping[str, Any], run: RunDefaults | None) -> KnnPr
     elif protocol.temperature is None and "temperature" not in changes:
         raise ValueError("weighting=exp needs a temperature here: add temperature=0.5, or another number > 0")
     return replace(protocol, **changes)
+
+
+def _find_probes(given: Mapping[str, Any]) -> int | None:
+    """How many lists are searched; None in an exact search."""
+    probes: int | None = given.get("probes")
+    if given.get("search", "exact") == "exact" and probes is not None:
+        raise ValueError(f"probes={probes} has no meaning for the exact search: leave it out or add search=ivf")
+    if "probes" not in given and given.get("search") == "ivf":
+        raise ValueError("search=ivf needs the number of lists to search: add probes=32, or more for a better recall")
+    return probes
 
 
 def _create_device(name: str) -> torch.device:

@@ -25,20 +25,25 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
         "the same network, random weights": scores.random_weights,
         "raw pixels": scores.raw_pixels,
     }
-    table = _create_table("", "top-1", "top-5", "features")
+    table = _create_table("", "top-1", "top-5", "features", *([] if settings.probes is None else ["recall"]))
     for name, score in rows.items():
         if score is not None:
-            table.add_row(name, f"{score.result.top1:.2%}", f"{score.result.top5:.2%}", f"{score.features:,}")
+            recall = [] if score.result.recall is None else [f"{score.result.recall:.2%}"]
+            table.add_row(name, f"{score.result.top1:.2%}", f"{score.result.top5:.2%}", f"{score.features:,}", *recall)
     console.print(table)
     if settings.baselines and scores.raw_pixels is None:
         console.print("raw pixels: not scored, they take too much memory", soft_wrap=True)
     counts = f"bank {result.bank_count:,}, queries {result.query_count:,}"
+    counts += "" if settings.probes is None else f", IVF search with {settings.probes} probes"
     console.print(f"\n{result.protocol}; {counts}; {settings.data} at {scores.image_px} px\n", soft_wrap=True)
     console.print(_class_table(scores))
 
 
 def scores_to_json(scores: Scores) -> str:
-    """Strict JSON text: what was scored and how, and each score; null is what was not measured."""
+    """Strict JSON text: what was scored and how, and each score; null is what was not measured.
+
+    An IVF search adds `search` and `probes`, and the `recall` of each score.
+    """
     settings, result = scores.settings, scores.model.result
     values = {
         "model": settings.model,
@@ -49,6 +54,7 @@ def scores_to_json(scores: Scores) -> str:
         "protocol": asdict(result.protocol),
         "bank": result.bank_count,
         "queries": result.query_count,
+        **({} if settings.probes is None else {"search": "ivf", "probes": settings.probes}),
         "scores": {
             "model": _score_values(scores.model, scores.classes),
             "random_weights": _score_values(scores.random_weights, scores.classes),
@@ -67,6 +73,7 @@ def _score_values(score: Score | None, classes: tuple[str, ...]) -> dict[str, An
         "top5": score.result.top5,
         "features": score.features,
         "per_class": per_class,
+        **({} if score.result.recall is None else {"recall": score.result.recall}),
     }
 
 

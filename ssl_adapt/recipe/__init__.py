@@ -6,7 +6,7 @@ read off it. Only the scripts and the training loop read a recipe: everything be
 
 from ssl_adapt.recipe.adapt import AdaptSection
 from ssl_adapt.recipe.help import describe_recipes
-from ssl_adapt.recipe.load import available_recipes, load_recipe, save_recipe
+from ssl_adapt.recipe.load import available_recipes, load_recipe, recipe_text, save_recipe
 from ssl_adapt.recipe.objective import AugmentSection, ObjectiveSection, ViewsSection
 from ssl_adapt.recipe.schema import DataSection, KnnSection, ModelSection, Recipe, RunSection, TrainSection
 
@@ -24,5 +24,6 @@ __all__ = [
     "available_recipes",
     "describe_recipes",
     "load_recipe",
+    "recipe_text",
     "save_recipe",
 ]

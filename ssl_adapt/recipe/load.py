@@ -10,9 +10,14 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ssl_adapt.json_text import read_text
 from ssl_adapt.recipe.keys import did_you_mean, find_key, schema_keys, shown
 from ssl_adapt.recipe.schema import Recipe
 from ssl_adapt.recipe.yaml_text import dump_yaml, parse_yaml
+
+MAX_BYTES = 2**20  # of a recipe's file
+_MAX_PROBLEMS = 100
+_MAX_COMPARED = 100  # characters of a name that are compared with the known ones
 
 
 def available_recipes() -> dict[str, Path]:
@@ -44,17 +49,24 @@ def load_recipe(arguments: Sequence[str]) -> Recipe:
     try:
         return Recipe.model_validate(values)
     except ValidationError as error:
-        lines = [_sentence(details, values, source) for details in error.errors(include_url=False)]
+        problems = error.errors(include_url=False)
+        lines = [_sentence(details, values, source) for details in problems[:_MAX_PROBLEMS]]
+        if len(problems) > _MAX_PROBLEMS:
+            lines.append(f"there are {len(problems) - _MAX_PROBLEMS:,} more problems: correct these first")
         raise ValueError("\n".join(dict.fromkeys(lines))) from None
 
 
-def save_recipe(recipe: Recipe, path: Path | str) -> None:
-    """Write the recipe as YAML that `load_recipe(["recipe=PATH"])` reads back to an equal recipe."""
-    text = dump_yaml(recipe.model_dump())
-    Path(path).write_text(
-        f"# Recipe of the run {recipe.name}, complete: recipe=PATH_OF_THIS_FILE starts it again.\n{text}",
-        encoding="utf-8",
+def recipe_text(recipe: Recipe) -> str:
+    """The recipe as the text of a file that `load_recipe(["recipe=PATH"])` reads back to an equal recipe."""
+    return (
+        f"# Recipe of the run {recipe.name}, complete: recipe=PATH_OF_THIS_FILE starts it again.\n"
+        f"{dump_yaml(recipe.model_dump())}"
     )
+
+
+def save_recipe(recipe: Recipe, path: Path | str) -> None:
+    """Write `recipe_text` to a file."""
+    Path(path).write_text(recipe_text(recipe), encoding="utf-8")
 
 
 def _split_arguments(arguments: Sequence[str]) -> dict[str, str]:
@@ -104,6 +116,10 @@ def _recipe_path(source: str) -> Path:
     path = Path(os.path.expanduser(source))  # os.path gives no error for a user or a file name that cannot be
     if os.path.isfile(path):
         return path
+    if os.path.exists(path):
+        inside = path / "recipe.yaml"
+        instead = f"recipe={inside}" if os.path.isfile(inside) else "recipe=NAME or the path of a YAML file"
+        raise ValueError(f"recipe {source!r} is not a regular file: type {instead}")
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     what = "recipe file not found:" if is_path else "unknown recipe"
     raise ValueError(f"{what} {source!r}{did_you_mean(path.stem, recipes) or ';'} available: {_available()}")
@@ -111,12 +127,9 @@ def _recipe_path(source: str) -> Path:
 
 def _read_recipe(path: Path) -> dict[str, Any]:
     name = repr(str(path))
+    text = read_text(path, f"recipe file {name}", MAX_BYTES)
     try:
-        values = parse_yaml(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ValueError(f"recipe file {name} cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"recipe file {name} is not text in UTF-8") from None
+        values = parse_yaml(text)
     except ValueError as error:
         raise ValueError(f"recipe file {name} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
@@ -160,13 +173,15 @@ def _sentence(details: ErrorDetails, values: dict[str, Any], source: str) -> str
     value: Any = values
     for part in key.name.split("."):
         value = value[part]
-    nearest = did_you_mean(value, key.choices) if isinstance(value, str) else ""
+    nearest = did_you_mean(value[:_MAX_COMPARED], key.choices) if isinstance(value, str) else ""
     return f"{key.name}: got {shown(value)}, expected {key.expected}{nearest}"
 
 
 def _unknown_key(name: str) -> str:
     keys = [key.name for key in schema_keys().values() if not key.is_section]
-    return f"unknown key {shown(name)}{did_you_mean(name.lstrip('-'), keys) or '; --help lists the keys'}"
+    return (
+        f"unknown key {shown(name)}{did_you_mean(name.lstrip('-')[:_MAX_COMPARED], keys) or '; --help lists the keys'}"
+    )
 
 
 def _available() -> str:

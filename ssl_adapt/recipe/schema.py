@@ -31,14 +31,19 @@ class RunSection(Section):
     """Where a run is kept and how it is watched; nothing here changes a result."""
 
     dir: Text | None = Field(default=None, description="folder of the run; null means runs/NAME")
-    resume: Literal["never", "auto"] = Field(
+    resume: Literal["never", "auto", "extend"] = Field(
         default="never",
-        description="auto goes on from the last checkpoint in run.dir, or starts if there is none",
+        description="auto goes on from the last checkpoint in run.dir, or starts if there is none; "
+        "extend does so with a larger train.epochs",
     )
     stop_after_epochs: Count | None = Field(
         default=None, description="save a checkpoint after this epoch and stop early, to be resumed later"
     )
     checkpoint_every_epochs: Count = Field(default=1, description="save a checkpoint every so many epochs")
+    checkpoint_every_steps: Count | None = Field(
+        default=None, description="save one every so many steps too, for epochs that take hours"
+    )
+    keep_checkpoints: Count = Field(default=2, description="checkpoints that are kept, should the newest be damaged")
     trackers: Trackers = Field(default=(), description="also log to these; metrics.jsonl is always written")
 
 
@@ -52,8 +57,14 @@ class DataSection(Section):
         default=None, description="folder or tar that holds the images; null means the data set's usual place"
     )
     image_px: Count = Field(description="side of the square images that the network sees, in pixels")
-    batch_size: BatchSize = Field(description="images in a batch, in simclr each is seen in two views; assumed")
+    batch_size: BatchSize = Field(
+        description="images in a batch, over all processes; in simclr each is seen in two views; assumed"
+    )
     workers: CountOrZero = Field(default=4, description="processes that decode images; only used when streaming")
+    on_bad_image: Literal["error", "replace"] = Field(
+        default="error",
+        description="for an image that can't be read: error ends the run; replace takes the next of its class, and tells",
+    )
     mean: ChannelMean = Field(description="subtracted from red, green, blue in [0, 1]")
     std: ChannelStd = Field(description="divides red, green, blue after data.mean is subtracted")
 
@@ -95,6 +106,17 @@ class TrainSection(Section):
         default=None,
         description="probability of dropping a path, rising linearly from 0 over the run; for networks with drop-path; "
         "null leaves it as model.args set it",
+    )
+    accumulate: Count = Field(
+        default=1,
+        description="parts in which each process takes its images, for batches that do not fit into memory; "
+        "BatchNorm sees a part at a time",
+    )
+    sync_batchnorm: bool = Field(
+        default=True, description="with several processes: BatchNorm over the images of all of them, or of each"
+    )
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        default="stop", description="what to do without the batch whose loss or gradient is not finite"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 autocast on a GPU, float32 on a CPU"

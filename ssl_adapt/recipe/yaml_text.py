@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+MAX_DEPTH = 32
+_MAX_PROBLEM = 200  # characters: PyYAML's sentences may hold a whole line of the file
 _RESOLVERS = (
     ("null", r"~|null|Null|NULL|", [*"~nN", ""]),
     ("bool", r"true|True|TRUE|false|False|FALSE", [*"tTfF"]),
@@ -30,6 +32,7 @@ class _RecipeLoader(yaml.SafeLoader):
     """PyYAML's loader with YAML 1.2's values: 1e-3 is a number; yes, 010, 1:30 and 2024-01-31 are text."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (PyYAML looks the table up on the class)
+    depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         """The next node; a recipe says everything in place, so aliases and explicit tags are refused."""
@@ -38,7 +41,14 @@ class _RecipeLoader(yaml.SafeLoader):
             raise _refusal("aliases are not used in recipes", event)
         if getattr(event, "tag", None) is not None:
             raise _refusal("tags are not used in recipes", event)
-        return super().compose_node(parent, index)
+        if self.depth == MAX_DEPTH:
+            raise _refusal("nested too deeply", event)
+        self.depth += 1
+        node = super().compose_node(parent, index)
+        self.depth -= 1
+        if isinstance(node, yaml.ScalarNode) and not node.value.isascii() and re.search("[\ud800-\udfff]", node.value):
+            raise _refusal("an escape gives half of a surrogate pair, which is no text", node)
+        return node
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """The mapping; keys must be text and different, where PyYAML keeps the last of two equal ones."""
@@ -85,18 +95,22 @@ def parse_yaml(text: str) -> Any:
     """The value that the text spells: null, bool, int, float, str, or lists and mappings of them.
 
     Raises:
-        ValueError: the text is not YAML, or uses a tag, an alias or a key twice; the message is one line.
+        ValueError: the text is not YAML, is nested too deeply, or uses a tag, an alias or a key twice; the message is
+            one line.
     """
     try:
         return yaml.load(text, _RecipeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
-        raise ValueError(f"{' '.join((error.problem or 'not complete').split())}{place}") from None
+        problem = " ".join((error.problem or "not complete").split())
+        raise ValueError(f"{problem[:_MAX_PROBLEM]}{place}") from None
     except yaml.reader.ReaderError as error:
         raise ValueError(f"{error.reason} (at position {error.position})") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
+    except (ValueError, OverflowError):  # of int() and chr()
+        raise ValueError(
+            "an integer has more than 4,300 digits, or an escape such as \\U00110000 is no character"
+        ) from None
 
 
 def dump_yaml(values: dict[str, Any]) -> str:

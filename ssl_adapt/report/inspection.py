@@ -1,6 +1,6 @@
 """What `scripts/inspect_network.py` is told, and the network that it shows."""
 
-import json
+import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +15,9 @@ from ssl_adapt.adaptation.edge import Adaptable
 from ssl_adapt.arguments import NEW_FILE, TEXT, Key, Kind, whole_number
 from ssl_adapt.backbones.adaptable import NAME as ADAPTABLE
 from ssl_adapt.backbones.adaptable import adaptable
+from ssl_adapt.evaluation.export_check import build_on_meta, check_arguments
 from ssl_adapt.evaluation.network import LOCAL, find_network, input_size_px, load_network
+from ssl_adapt.json_text import read_json, read_text
 from ssl_adapt.report.drawings import SUFFIXES, draw_architecture
 from ssl_adapt.report.edge_table import NetworkTable
 
@@ -28,7 +30,7 @@ Shows the edges of a network: of a name that timm knows, of a run's or an export
 
 
 def _read_arguments(text: str) -> dict[str, Any]:
-    values = json.loads(text)  # a JSONDecodeError is a ValueError
+    values = read_json(text, "args")
     if not isinstance(values, dict):
         raise ValueError
     return values
@@ -82,18 +84,21 @@ def draw_network(network: NetworkTable, path: Path) -> None:
 
 def _find_architecture(model: str) -> Path | None:
     """A file of an architecture, or that of a run which has fixed its architecture but is not exported yet."""
-    path = Path(model).expanduser()
-    if path.is_file():
+    path = Path(os.path.expanduser(model))  # os.path gives no error for a name that cannot be
+    if os.path.isfile(path):
         return path
     file = path / "architecture.json"
-    return file if file.is_file() and not (path / "export" / "config.json").is_file() else None
+    return file if os.path.isfile(file) and not os.path.isfile(path / "export" / "config.json") else None
 
 
 def _load_architecture(path: Path) -> nn.Module:
     try:
-        architecture = Architecture.from_json(path.read_text(encoding="utf-8"))
-        return _create(architecture.model, {**architecture.model_args, "architecture": architecture})
-    except (ValueError, RuntimeError) as error:  # timm raises RuntimeError for a name that it doesn't know
+        architecture = Architecture.from_json(read_text(path, "an architecture's file"))
+        check_arguments(architecture.model, architecture.model_args)
+        arguments = {**architecture.model_args, "architecture": architecture}
+        build_on_meta(architecture.model, arguments)
+        return _create(architecture.model, arguments)
+    except (ValueError, RuntimeError) as error:  # torch raises RuntimeError where memory is short
         raise ValueError(f"{path}: {error}; type the architecture.json of a run, or a folder") from None
 
 

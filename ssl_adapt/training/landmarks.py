@@ -1,22 +1,22 @@
-"""What a run measures and tells at its landmarks: the plan, the baselines, each epoch, the fix, the result."""
+"""What a run measures and tells at its landmarks: the baselines, each epoch, the fix, the result."""
 
-from collections import Counter
 from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from ssl_adapt.adaptation.adaptation import EdgeState
-from ssl_adapt.adaptation.cost import count_macs, count_parameters
+from ssl_adapt.adaptation.cost import count_parameters
 from ssl_adapt.data import ImageSet, epoch_order
 from ssl_adapt.evaluation.knn import KnnProtocol
 from ssl_adapt.evaluation.monitor import AccuracyMonitor, Evaluation, FeatureMonitor, Monitor
+from ssl_adapt.processes import gather_objects
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.plan import macs_of, plain_cost
 from ssl_adapt.training.run_folder import RunFolder
 from ssl_adapt.training.run_log import RunLog, short_time
-from ssl_adapt.training.schedules import Stages, steps_to_change
+from ssl_adapt.training.schedules import Stages
 
 TRIAL_IMAGES = 128  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
 LANDMARKS = {
@@ -53,55 +53,6 @@ def create_monitor(
     return FeatureMonitor(train_set, queries, protocol, data.mean, data.std, 500, device, data.workers)
 
 
-def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: Stages) -> list[tuple[str, str]]:
-    """What will happen, as rows of name and meaning.
-
-    Raises:
-        ValueError: if the network can't take images of the recipe's size.
-    """
-    data, px = recipe.data, recipe.data.image_px
-    parameters, macs = _plain_cost(learner)
-    heads = sum(count_parameters(head) for head in learner.network.heads)
-    return [
-        ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
-        (
-            "data",
-            f"{data.name} at {px} px, batch {data.batch_size}, {stages.steps_per_epoch:,} steps an epoch",
-        ),
-        (
-            "network",
-            f"{recipe.model.name}: {parameters:,} parameters, {macs:,} multiply-adds"
-            + (f"; projector {heads:,} parameters" if heads else ""),
-        ),
-        ("edges", _describe_edges(learner, recipe)),
-        ("stages", _describe_stages(stages, recipe)),
-        (monitor.name, monitor.describe()),
-    ]
-
-
-def warn_if_too_short(log: RunLog, recipe: Recipe, learner: Learner, stages: Stages) -> None:
-    """Say so where the architecture stage is too short to change any edge."""
-    if learner.adaptation and recipe.adapt:
-        adapt = recipe.adapt
-        quickest = min(
-            steps_to_change(
-                kind, theta_lr=adapt.theta_lr, none_rule=adapt.none_rule, none_threshold=adapt.none_threshold
-            )
-            for kind in {
-                spec.kind
-                for spec in learner.adaptation.edges
-                if spec.kind == "operation" or not (adapt.shape_change == "forbid" and spec.changes_shape)
-            }
-        )
-        if quickest > stages.architecture_steps:
-            log.say(
-                f"warning: no edge is likely to change: the quickest needs about {quickest:,} steps at "
-                f"adapt.theta_lr={adapt.theta_lr:g}, and the architecture stage has {stages.architecture_steps:,}; "
-                "raise adapt.epochs or adapt.theta_lr\n",
-                style="yellow",
-            )
-
-
 def tell_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
     """Measure raw pixels and the untrained network."""
     pixels = monitor.evaluate_pixels()
@@ -113,12 +64,12 @@ def tell_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
 
 
 def tell_epoch(
-    log: RunLog, monitor: Monitor, learner: Learner, stages: Stages, *, epoch: int, step: int, loss: float
+    log: RunLog, monitor: Monitor, learner: Learner, stages: Stages, *, epoch: int, step: int, loss: float | None
 ) -> None:
     """Record an epoch (counted from 0) that ended before `step`; evaluate if it is time to."""
     recipe = learner.recipe
     seconds, steps = log.end_epoch()
-    images_per_sec = steps * recipe.data.batch_size / seconds
+    images_per_sec = steps * recipe.data.batch_size / max(seconds, 1e-9)
     stage = stages.name_at_step(step - 1)
     log.record("epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec)
     if learner.adaptation:
@@ -126,10 +77,10 @@ def tell_epoch(
     every = recipe.knn.every_epochs if recipe.knn else 1
     is_time = every > 0 and (epoch + 1) % every == 0 and step < stages.total_steps
     evaluation = _describe(monitor, _measure(log, "evaluation", monitor, learner, step)) if is_time else ""
-    left = (stages.total_steps - step) * seconds / steps
+    left = (stages.total_steps - step) * seconds / max(1, steps)  # none, where only the epoch's end was missing
     width = len(str(stages.epochs))
     log.say(
-        f"epoch {epoch + 1:{width}}/{stages.epochs}  {stage:12}  loss {loss:7.4f}  "
+        f"epoch {epoch + 1:{width}}/{stages.epochs}  {stage:12}  loss {'none' if loss is None else f'{loss:.4f}':>7}  "
         f"{images_per_sec:7,.0f} images/s  {short_time(left):>12} left  {evaluation}"
     )
 
@@ -140,11 +91,11 @@ def tell_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner,
     with log.clock_stopped():
         backbone, px = learner.network.backbone, learner.recipe.data.image_px
         before = _measure(log, "before_fix", monitor, learner, step)
-        cost_before = _plain_cost(learner)
+        cost_before = plain_cost(learner)
         states = learner.adaptation.states()
         architecture = learner.fix()
         after = _measure(log, "after_fix", monitor, learner, step)
-        cost_after = count_parameters(backbone), _macs(backbone, px)
+        cost_after = count_parameters(backbone), macs_of(backbone, px)
     folder.save_architecture(architecture.to_json())
     log.record(
         "fix", step=step, changed=architecture.changed, parameters=cost_after[0], macs=cost_after[1],
@@ -175,15 +126,14 @@ def tell_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner,
 def tell_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
     """Measure the trained network, write `result.json`, and show it beside the baselines."""
     evaluation = _measure(log, "result", monitor, learner, step)
-    events = folder.events()
-    landmarks = {event["event"]: event for event in events}
+    landmarks = {event["event"]: event for event in log.history}
     backbone, key = learner.network.backbone, f"{_key(monitor)}_top1"
     result: dict[str, Any] = {
         key: {name: landmarks[name].get(key) for name in LANDMARKS if name in landmarks},
         "protocol": monitor.describe(),
         "changed": landmarks["fix"]["changed"] if "fix" in landmarks else {},
         "parameters": count_parameters(backbone),
-        "macs": _macs(backbone, learner.recipe.data.image_px),
+        "macs": macs_of(backbone, learner.recipe.data.image_px),
         "steps": step,
     }
     if evaluation.score is None:
@@ -196,12 +146,27 @@ def tell_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learn
         if name in landmarks
     ]
     if learner.recipe.knn is None:  # the last epoch is the result; the best was chosen by the test images
-        best = max((e for e in events if e["event"] in ("evaluation", "result")), key=lambda event: event[key])
+        best = max((e for e in log.history if e["event"] in ("evaluation", "result")), key=lambda event: event[key])
         result["best_epoch_by_test_images"] = {"step": best["step"], key: best[key]}
         rows.append(["(best of all epochs, chosen by the test images)", f"{best[key]:.2%}", ""])
     folder.save_result(result)
     log.say("")
     log.show_table(f"{monitor.name}: {monitor.describe()}", ["", "top-1", "top-5"], rows)
+
+
+def tell_bad_images(log: RunLog, folder: RunFolder, *image_sets: ImageSet | None) -> None:
+    """List the images that could not be read and were replaced, where there are more than were told of."""
+    mine = {name: reason for images in image_sets if images for name, reason in images.bad_images.items()}
+    reasons = {name: reason for share in gather_objects(mine) for name, reason in share.items()}
+    if len(reasons) > log.bad_images_told:
+        log.bad_images_told = len(reasons)
+        folder.save_bad_images(reasons)
+        name, reason = next(iter(reasons.items()))
+        log.say(
+            f"warning: {len(reasons):,} images could not be read and were replaced, such as {name} ({reason}); "
+            f"{folder.path / 'bad_images.json'} lists them\n",
+            style="yellow",
+        )
 
 
 def _measure(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: int) -> Evaluation:
@@ -237,49 +202,3 @@ def _describe(monitor: Monitor, evaluation: Evaluation) -> str:
     if evaluation.feature_std is None or evaluation.rank_me is None:
         return score
     return f"{score}std {evaluation.feature_std:.4f}  RankMe {evaluation.rank_me:.1f}"
-
-
-def _describe_edges(learner: Learner, recipe: Recipe) -> str:
-    if recipe.adapt is None:
-        return "stay as they are (adapt=null)"
-    if learner.adaptation is None:
-        return "fixed already"
-    kinds = Counter(spec.kind for spec in learner.adaptation.edges)
-    described = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
-    groups = len(learner.adaptation.theta)
-    return f"{sum(kinds.values())} ({described}), {groups} theta (sharing {recipe.adapt.sharing})"
-
-
-def _describe_stages(stages: Stages, recipe: Recipe) -> str:
-    network = stages.total_steps - stages.fix_step
-    parts = []
-    if recipe.adapt:
-        parts.append(f"{stages.architecture_steps:,} steps of weights and theta by turns")
-        if stages.anneal_steps:
-            parts.append(f"{stages.anneal_steps:,} steps of annealing")
-        parts.append("fix")
-    if network:
-        parts.append(f"{network:,} steps of weights")
-    return " -> ".join(parts)
-
-
-def _plain_cost(learner: Learner) -> tuple[int, int]:
-    """Parameters and multiply-adds of the plain backbone, built without memory or random numbers."""
-    recipe = learner.recipe
-    with torch.device("meta"):
-        backbone: Any = learner.task.create_network().backbone
-    try:
-        return count_parameters(backbone), _macs(backbone, recipe.data.image_px)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise ValueError(
-            f"model.name={recipe.model.name} can't take RGB images of data.image_px={recipe.data.image_px}: {reason}"
-        ) from None
-
-
-def _macs(backbone: nn.Module, px: int) -> int:
-    return count_macs(backbone, torch.zeros(1, 3, px, px))
-
-
-def _precision(learner: Learner) -> str:
-    return "bfloat16 autocast" if learner.accelerator.mixed_precision == "bf16" else "float32"

@@ -1,5 +1,7 @@
 """The learner: a network, what adapts it, the optimisers of both, and one step of each."""
 
+import math
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,11 +10,15 @@ import torch
 from accelerate import Accelerator
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
+from torch.nn.utils import get_total_norm
 from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
+from ssl_adapt.processes import any_process, average, check_same_everywhere, process_count
 from ssl_adapt.recipe import AdaptSection, Recipe, TrainSection
+from ssl_adapt.training.accumulation import backward_in_parts
+from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.tasks import Inputs, Task
 
 
@@ -40,28 +46,66 @@ class Learner:
     accelerator: Accelerator
     recipe: Recipe
 
-    def train_weights(self, inputs: Inputs, lr: float) -> Tensor:
-        """One step of the weights, theta fixed; the loss (a detached scalar on the device)."""
+    def train_weights(self, inputs: Inputs, lr: float) -> float | None:
+        """One step of the weights, theta fixed; the loss of the whole batch.
+
+        None if that or the gradient is not finite: everything is then as it was before.
+        """
         for group in self.weight_optimizer.param_groups:
             group["lr"] = lr
-        loss = self._loss(self.prepared, inputs)
-        self.accelerator.backward(loss)
+        statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
+        loss = backward_in_parts(
+            self.task, self.prepared, self.network, inputs, self.recipe.train.accumulate, self.accelerator
+        )
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         if self.recipe.train.clip_grad_norm is not None:
-            self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.train.clip_grad_norm)
-        self.weight_optimizer.step()
+            norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.train.clip_grad_norm)
+        else:
+            norm = get_total_norm(gradients)
+        is_finite = self._is_finite(loss, norm)
+        if is_finite:
+            self.weight_optimizer.step()
+            self._average_statistics()
+        else:
+            restore(statistics)
         self.weight_optimizer.zero_grad()
-        return loss.detach()
+        return loss if is_finite else None
 
-    def train_theta(self, inputs: Inputs) -> None:
-        """One step of theta, the weights fixed: the second half of a step of the architecture stage."""
+    def train_theta(self, inputs: Inputs) -> float | None:
+        """One step of theta, the weights fixed: the second half of a step of the architecture stage.
+
+        The loss of the whole batch, or None as in `train_weights`.
+        """
         assert self.adaptation is not None
         assert self.theta_optimizer is not None
         assert self.recipe.adapt is not None
         update_bn = self.recipe.adapt.theta_updates_bn
+        statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()] if update_bn else []
+        # Past accelerate's wrapper, which knows the weights alone: theta's gradients are averaged here.
         with self.adaptation.architecture_pass(*self.network.heads, update_bn=update_bn):
-            self.accelerator.backward(self._loss(self.network, inputs))
-        self.theta_optimizer.step()
+            loss = backward_in_parts(
+                self.task, self.network, self.network, inputs, self.recipe.train.accumulate, self.accelerator
+            )
+        gradients = [p.grad for p in self.adaptation.theta_parameters() if p.grad is not None]
+        average(gradients)
+        is_finite = self._is_finite(loss, get_total_norm(gradients))
+        if is_finite:
+            self.theta_optimizer.step()
+            if update_bn:
+                self._average_statistics()
+        else:
+            restore(statistics)
         self.theta_optimizer.zero_grad()
+        return loss if is_finite else None
+
+    def check_theta(self) -> None:
+        """Compare theta over all processes.
+
+        Raises:
+            RuntimeError: if it differs anywhere.
+        """
+        if self.adaptation is not None:
+            check_same_everywhere(torch.stack([*self.adaptation.theta_parameters()]), "theta")
 
     def set_drop_path(self, progress: float) -> None:
         """Drop paths with a probability that rises linearly; `progress` is 0 at the run's start, 1 at its end."""
@@ -71,12 +115,22 @@ class Learner:
                     module.drop_prob = self.recipe.train.drop_path * progress
 
     def fix(self) -> Architecture:
-        """Discretise the architecture; the weights that are left train on with their optimiser's state."""
+        """Discretise the architecture; the weights that are left train on with their optimiser's state.
+
+        Raises:
+            RuntimeError: if theta differs between the processes.
+        """
+        self.check_theta()
         assert self.adaptation is not None
         assert self.recipe.adapt is not None
         architecture = self.adaptation.fix(self.recipe.adapt.scale)
         self.adaptation = self.theta_optimizer = None
         keep_only(self.weight_optimizer, self.network.parameters())
+        if process_count() > 1:  # the wrapper waits for the gradients of weights that are gone
+            self.accelerator.free_memory()
+            self.prepared, self.weight_optimizer = prepare(
+                self.accelerator, self.network, self.weight_optimizer, is_adapted=bool(architecture.changed)
+            )
         return architecture
 
     def state_dict(self) -> dict[str, Any]:
@@ -98,10 +152,14 @@ class Learner:
             self.adaptation.load_state_dict(state["adaptation"])
             self.theta_optimizer.load_state_dict(state["theta_optimizer"])
 
-    def _loss(self, network: nn.Module, inputs: Inputs) -> Tensor:
-        with self.accelerator.autocast():
-            outputs = self.task.forward(network, inputs)
-        return self.task.loss(outputs, inputs)
+    def _average_statistics(self) -> None:
+        """The mean over the processes takes the place of BatchNorm's running statistics, where each has its own."""
+        if not self.recipe.train.sync_batchnorm:
+            average([buffer for buffer in self.network.buffers() if buffer.is_floating_point()])
+
+    def _is_finite(self, loss: float, norm: Tensor) -> bool:
+        """Whether both are finite in all processes, so that all do the same."""
+        return not any_process(not (math.isfinite(loss) and bool(norm.isfinite())))
 
 
 def create_learner(
@@ -114,16 +172,35 @@ def create_learner(
     """
     network: Any = task.create_network().to(accelerator.device)
     adaptation = theta_optimizer = None
+    is_adapted = False
     if architecture is not None:
-        apply_architecture(network.backbone, Architecture.from_dict(architecture))
+        fixed = Architecture.from_dict(architecture)
+        apply_architecture(network.backbone, fixed)
+        is_adapted = bool(fixed.changed)
     elif recipe.adapt is not None:
         adaptation = create_adaptation(network.backbone, recipe.adapt)
         theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
+    if process_count() > 1 and recipe.train.sync_batchnorm:
+        network = synchronise_batch_norm(network, accelerator.device)
     network.to(memory_format=torch.channels_last)  # on a GPU too (not run on one)
-    prepared, weight_optimizer = accelerator.prepare(
-        network, create_weight_optimizer(network.parameters(), recipe.train, accelerator.device)
-    )
+    weight_optimizer = create_weight_optimizer(network.parameters(), recipe.train, accelerator.device)
+    prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, is_adapted=is_adapted)
     return Learner(task, network, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe)
+
+
+def prepare(
+    accelerator: Accelerator, network: nn.Module, optimizer: Optimizer, *, is_adapted: bool
+) -> tuple[nn.Module, Optimizer]:
+    """The network as accelerate wraps it for its processes, and the optimiser likewise.
+
+    In an adapted network an operation may have lost all that follows it, and then has no gradient to wait for.
+    """
+    if accelerator.ddp_handler is not None:
+        accelerator.ddp_handler.find_unused_parameters = is_adapted
+    with warnings.catch_warnings():  # the option's new name is not yet among those that accelerate passes on
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+        prepared: tuple[nn.Module, Optimizer] = accelerator.prepare(network, optimizer)
+        return prepared
 
 
 def create_adaptation(backbone: nn.Module, adapt: AdaptSection) -> Adaptation:
@@ -151,6 +228,12 @@ def create_weight_optimizer(parameters: Iterable[nn.Parameter], train: TrainSect
 def create_theta_optimizer(parameters: Iterable[nn.Parameter], adapt: AdaptSection) -> Optimizer:
     """Adam on theta; theta_none never moves, as its gradient is 0 and nothing decays it by default."""
     return Adam(parameters, adapt.theta_lr, betas=adapt.theta_betas, weight_decay=adapt.theta_weight_decay)
+
+
+def restore(copies: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Give each tensor the values of its copy again."""
+    for tensor, copy in copies:
+        tensor.copy_(copy)
 
 
 def keep_only(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:

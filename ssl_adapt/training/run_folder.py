@@ -1,85 +1,176 @@
-"""The folder of a run: its recipe, metrics, last checkpoint, architecture, result and export."""
+"""The folder of a run: its recipe, metrics, checkpoints, architecture, result, export, and how it ended."""
 
 import json
+import os
+import platform
+import time
+from collections.abc import Mapping
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
-from ssl_adapt.recipe import Recipe, load_recipe, save_recipe
-from ssl_adapt.training.checkpoint import load_checkpoint, save_checkpoint
+from ssl_adapt.processes import process_index
+from ssl_adapt.recipe import Recipe, load_recipe, recipe_text
+from ssl_adapt.training.atomic_file import write_text
+from ssl_adapt.training.checkpoint import Checkpoint, Checkpoints
+from ssl_adapt.training.folder_lock import FolderLock, lock_folder
+from ssl_adapt.training.stop_signal import InterruptedRunError
+
+# What may differ when a run goes on. Data may move; a refused architecture, batch or image may be accepted after all.
+FREE: Any = {
+    "run": True,
+    "name": True,
+    "data": {"root", "workers", "on_bad_image"},
+    "adapt": {"on_dead"},
+    "train": {"on_nonfinite"},
+}
 
 
 class RunFolder:
     """Knows where things are; creates nothing before `create`. A run without a checkpoint yet counts as none.
 
+    Inside its context the folder is this run's alone. From `create` on `status.json` says how the run stands, and
+    at last how it ended. Only the main process writes.
+
     Args:
         recipe: `run.dir`, `run.resume` and, to compare, everything that changes a result.
-
-    Raises:
-        ValueError: if the folder holds a run already and `run.resume` is "never", if that run had another
-            recipe, or if there is a file in the folder's place.
     """
 
     def __init__(self, recipe: Recipe) -> None:
         self.path = recipe.run_dir
+        self.checkpoints = Checkpoints(self.path / "checkpoints", keep=recipe.run.keep_checkpoints)
+        self.extended_from: int | None = None
         self._recipe = recipe
+        self._is_main = process_index() == 0
+        self._is_created = False
+        self._lock: FolderLock | None = None
+
+    def __enter__(self) -> "RunFolder":
+        """Lock the folder, where there is one, and look what is in it.
+
+        Raises:
+            ValueError: if it holds a run already and `run.resume` is "never", if that run had another recipe, if
+                another process is at work in it, or if there is a file in its place.
+        """
         if self.path.exists() and not self.path.is_dir():
             raise ValueError(f"run.dir={self.path} is a file: name a folder")
-        if not self._checkpoint_path.exists():
-            return
-        if recipe.run.resume == "never":
-            raise ValueError(
-                f"{self.path} holds a run already: type run.resume=auto to go on with it, or another run.dir=FOLDER"
-            )
-        _check_same(load_recipe([f"recipe={self._recipe_path}"]), recipe)
+        if self._is_main and self.path.exists():
+            self._lock = lock_folder(self.path)
+        try:
+            self._check()
+        except BaseException:
+            self._release()
+            raise
+        return self
+
+    def create(self) -> None:
+        """Make and lock the folder, if it is new, and save the recipe in it."""
+        if self._is_main:
+            self.path.mkdir(parents=True, exist_ok=True)
+            self._lock = self._lock or lock_folder(self.path)
+        self._write("recipe.yaml", recipe_text(self._recipe))
+        self._is_created = True
+        self.save_status("running")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Say in `status.json` what ended the run, if it was an error, and let others use the folder."""
+        try:
+            if self._is_created and isinstance(error, InterruptedRunError | KeyboardInterrupt):
+                self.save_status("interrupted", str(error))
+            elif self._is_created and error is not None:
+                self.save_status("failed", f"{type(error).__name__}: {error}")
+        except OSError:  # a full disk, say, which may be what ended the run
+            pass
+        finally:
+            self._release()
 
     @property
     def export(self) -> Path:
         """Where the export goes."""
         return self.path / "export"
 
-    def create(self) -> None:
-        """Make the folder and save the recipe in it."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        save_recipe(self._recipe, self._recipe_path)
-
-    def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, or None where there is none.
+    def load_checkpoint(self) -> Checkpoint | None:
+        """The newest whole checkpoint, or None where there is none.
 
         Raises:
-            ValueError: if it is damaged.
+            ValueError: if all are damaged.
         """
-        return load_checkpoint(self._checkpoint_path) if self._checkpoint_path.exists() else None
+        return self.checkpoints.load_newest()
 
-    def save_checkpoint(self, state: dict[str, Any]) -> None:
-        """Replace the last checkpoint."""
-        save_checkpoint(self._checkpoint_path, state)
+    def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
+        """Add a checkpoint."""
+        if self._is_main:
+            self.checkpoints.save(step, state)
 
     def save_architecture(self, text: str) -> None:
         """Write `architecture.json`."""
-        (self.path / "architecture.json").write_text(text, encoding="utf-8")
+        self._write("architecture.json", text)
 
     def save_result(self, result: dict[str, Any]) -> None:
         """Write `result.json`."""
-        (self.path / "result.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        self._write("result.json", json.dumps(result, indent=2) + "\n")
 
-    def events(self) -> list[dict[str, Any]]:
-        """The lines of `metrics.jsonl`."""
-        return [json.loads(line) for line in (self.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    def save_status(self, state: str, reason: str | None = None) -> None:
+        """Write `status.json`: running, finished, stopped, interrupted or failed, and why."""
+        status = {
+            "state": state,
+            "reason": reason,
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "host": platform.node(),
+            "pid": os.getpid(),
+        }
+        self._write("status.json", json.dumps(status, indent=2) + "\n")
+
+    def save_bad_images(self, reasons: Mapping[str, str]) -> None:
+        """Write `bad_images.json`: the images that could not be read, by name, and why."""
+        self._write("bad_images.json", json.dumps(reasons, indent=2) + "\n")
+
+    def _release(self) -> None:
+        if self._lock is not None:
+            self._lock.release()
+            self._lock = None
+
+    def _check(self) -> None:
+        if not self.checkpoints.exist():
+            return
+        resume = self._recipe.run.resume
+        if resume == "never":
+            raise ValueError(
+                f"{self.path} holds a run already: type run.resume=auto to go on with it, or another run.dir=FOLDER"
+            )
+        before = load_recipe([f"recipe={self._recipe_path}"])
+        epochs, old_epochs = self._recipe.train.epochs, before.train.epochs
+        if resume == "extend" and epochs > old_epochs:
+            if self._recipe.train.max_steps is not None:
+                raise ValueError("run.resume=extend and train.max_steps don't go together: type train.max_steps=null")
+            self.extended_from = old_epochs
+            before = before.model_copy(update={"train": before.train.model_copy(update={"epochs": epochs})})
+        check_same(before, self._recipe, old_epochs)
+
+    def _write(self, name: str, text: str) -> None:
+        if self._is_main:
+            write_text(self.path / name, text)
 
     @property
     def _recipe_path(self) -> Path:
         return self.path / "recipe.yaml"
 
-    @property
-    def _checkpoint_path(self) -> Path:
-        return self.path / "checkpoint.pt"
 
+def check_same(before: Recipe, now: Recipe, old_epochs: int) -> None:
+    """Compare two recipes in everything that changes a result.
 
-def _check_same(before: Recipe, now: Recipe) -> None:
-    # Data may move between two starts, and a refused architecture may be accepted after all.
-    elsewhere: Any = {"run": True, "name": True, "data": {"root", "workers"}, "adapt": {"on_dead"}}
-    old, new = (recipe.model_dump(exclude=elsewhere) for recipe in (before, now))
+    Raises:
+        ValueError: naming the first keys that differ; for a larger `train.epochs` alone, how to extend.
+    """
+    old, new = (recipe.model_dump(exclude=FREE) for recipe in (before, now))
     differing = sorted(_differing_keys(old, new))
+    if differing == ["train.epochs"] and now.train.epochs > old_epochs:
+        raise ValueError(
+            f"the run in {now.run_dir} was started with train.epochs={old_epochs}, now {now.train.epochs}: "
+            "type run.resume=extend to make it longer"
+        )
     if differing:
         shown = ", ".join(f"{key} ({_at(old, key)!r}, now {_at(new, key)!r})" for key in differing[:4])
         raise ValueError(

@@ -3,7 +3,7 @@
 import json
 import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from rich.table import Table
 
 from ssl_adapt.recipe import Recipe
 
+EVERY_EPOCH = ("epoch", "theta")
 FILE_WIDTH = 110  # columns where the output goes to a file
 
 
@@ -26,33 +27,45 @@ class RunLog:
         folder: the run folder, which exists.
         accelerator: knows the main process and the trackers.
         recipe: its name, its trackers, and what the trackers are told of it.
-        keep_bytes: the length of `metrics.jsonl` at the checkpoint that the run goes on from; 0 starts afresh.
+        state: what `state_dict` gave at the checkpoint that the run goes on from; None starts afresh.
+
+    Attributes:
+        history: the events so far, without those that come with every epoch.
     """
 
-    def __init__(self, folder: Path, accelerator: Accelerator, recipe: Recipe, keep_bytes: int = 0) -> None:
+    def __init__(
+        self, folder: Path, accelerator: Accelerator, recipe: Recipe, state: Mapping[str, Any] | None = None
+    ) -> None:
         self.accelerator = accelerator
+        self.recipe = recipe
         self.console = Console(quiet=not accelerator.is_main_process, highlight=False)
         if not self.console.is_terminal:
             self.console.width = FILE_WIDTH
         self.path = folder / "metrics.jsonl"
+        self.history: list[dict[str, Any]] = list(state["history"]) if state else []
         if accelerator.is_main_process:
             with self.path.open("ab") as file:
-                file.truncate(min(keep_bytes, file.tell()))
+                file.truncate(min(state["metrics_bytes"] if state else 0, file.tell()))
+        self.bad_images_told = 0
         self._progress: Progress | None = None
         if recipe.run.trackers:
             accelerator.init_trackers(recipe.name, config={"recipe": str(recipe.model_dump())})
 
-    @property
-    def metrics_bytes(self) -> int:
-        """The length of `metrics.jsonl`: the place to go on from."""
-        return self.path.stat().st_size if self.path.exists() else 0
+    def state_dict(self) -> dict[str, Any]:
+        """What happened so far, and the length of `metrics.jsonl`: the place to go on from."""
+        return {
+            "metrics_bytes": self.path.stat().st_size if self.path.exists() else 0,
+            "history": list(self.history),
+        }
 
     def record(self, event: str, *, step: int, **values: Any) -> None:
         """Append one line to `metrics.jsonl` and give the numbers to the trackers."""
+        line = {"event": event, "step": step, **values}
+        if event not in EVERY_EPOCH:
+            self.history.append(line)
         if self.accelerator.is_main_process:
-            line = json.dumps({"event": event, "step": step, **values}, allow_nan=False)
             with self.path.open("a", encoding="utf-8") as file:
-                file.write(line + "\n")
+                file.write(json.dumps(line, allow_nan=False) + "\n")
         numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
         self.accelerator.log(numbers, step=step)
 

@@ -30,6 +30,10 @@ class Stages:
         """Epochs begun; the last may be cut short."""
         return -(-self.total_steps // self.steps_per_epoch)
 
+    def last_step(self, epoch: int) -> int:
+        """The number of steps done when that epoch (counted from 0) ends."""
+        return min((epoch + 1) * self.steps_per_epoch, self.total_steps)
+
     def name_at_step(self, step: int) -> str:
         """ "architecture", "anneal" or "network"."""
         if step < self.architecture_steps:

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from ssl_adapt.adaptation.edge import Adaptable
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.data import Batch, ImageSet
-from ssl_adapt.objectives.simclr import SimclrNetwork, create_projector, nt_xent
+from ssl_adapt.objectives.nt_xent import nt_xent
+from ssl_adapt.objectives.simclr import SimclrNetwork, create_projector
 from ssl_adapt.objectives.supervised import SupervisedObjective
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.views import SimclrViews, ViewSettings

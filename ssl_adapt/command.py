@@ -1,0 +1,64 @@
+"""How a command ends: what the user can mend is one sentence and exit code 2, all else keeps its traceback."""
+
+import errno
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+
+PACKAGE = Path(__file__).parent
+DUPLICATE_WAIT_SEC = 3.0  # in which a launcher ends the other processes of a run, if the first one failed as well
+_DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+
+
+def run_command(main: Callable[[], None]) -> None:
+    """Call `main` and leave Python with its exit code: 0; 2 for what the user can mend; 1 for a defect of ours.
+
+    An error with an attribute `signum`, or Ctrl-C, gives 128 and the signal's number, as shells do. In a run of
+    several processes the first one speaks; another waits a little, and then, still there, failed alone.
+    """
+    try:
+        main()
+    except KeyboardInterrupt:
+        _leave("interrupted by Ctrl-C", 130)
+    except Exception as error:
+        if hasattr(error, "signum"):
+            _leave(f"stopped: {error}", 128 + error.signum)
+        sentence = user_sentence(error)
+        if sentence is not None:
+            _leave(f"error: {sentence}", 2)
+        traceback.print_exc()
+        _leave(
+            "this is a defect of ssl_adapt, or of a library it uses: please report it with the lines above, the "
+            "command, and recipe.yaml of the run folder",
+            1,
+        )
+
+
+def user_sentence(error: Exception) -> str | None:
+    """What to tell the user of an error that they can mend, or None for a defect.
+
+    ValueError and FloatingPointError are such errors where this package raised them, and so is a disk that is full
+    or a file that may not be written.
+    """
+    if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
+        where = f" while writing {error.filename}" if error.filename else ""
+        return f"{os.strerror(error.errno or 0)}{where}: make room; a run goes on by run.resume=auto"
+    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError | IsADirectoryError):
+        return f"{error.strerror} ({error.filename}): type another path, or change its permissions"
+    frames = list(traceback.walk_tb(error.__traceback__))
+    is_ours = bool(frames) and PACKAGE in Path(frames[-1][0].f_code.co_filename).parents
+    return str(error) if is_ours and isinstance(error, ValueError | FloatingPointError) else None
+
+
+def _leave(text: str, code: int) -> None:
+    rank = int(os.environ.get("RANK", "0"))
+    if rank > 0:
+        time.sleep(DUPLICATE_WAIT_SEC)
+        text = f"process {rank}: {text}"
+    print(text, file=sys.stderr, flush=True)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        os._exit(code)  # Python's own end would wait for processes that wait for this one
+    sys.exit(code)

@@ -1,0 +1,185 @@
+"""Image files in a tar that is read in place and never extracted: an index of it that hostile tars cannot misuse."""
+
+import bz2
+import gzip
+import lzma
+import posixpath
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any, NamedTuple, cast
+
+_DECOMPRESSORS: dict[bytes, Callable[[Path], Any]] = {
+    b"\x1f\x8b": gzip.open,
+    b"BZh": bz2.open,
+    b"\xfd7zXZ": lzma.open,
+    b"]\0\0": lzma.open,
+}
+_MAX_LINKS = 40  # one after the other, as Linux allows; more are a loop
+
+# (offset, size) of a file; its bytes where one cannot jump to an offset: in a compressed tar, or a sparse file
+Place = tuple[int, int] | bytes
+
+
+@dataclass(frozen=True)
+class TarFiles:
+    """Images in a tar, read in place.
+
+    timm's ReaderImageInTar does not fit: it labels by the last folder alone, so that `train/` and `val/` of
+    one tar become one set (and `WNID/images/` one class), refuses compressed tars, and keeps one open file,
+    whose position threads and forked workers would share. This index opens the file anew for every read.
+    """
+
+    root: Path
+    names: tuple[str, ...]
+    left_out: dict[str, str]
+    members: dict[str, Place] = field(repr=False)
+
+    def read(self, name: str, *, max_bytes: int) -> bytes | None:
+        member = self.members.get(name)
+        if member is None or isinstance(member, bytes):
+            return member
+        offset, size = member
+        with self.root.open("rb") as file:
+            file.seek(offset)
+            return file.read(min(size, max_bytes + 1))
+
+    def all_names(self) -> list[str]:
+        return sorted(self.members)
+
+
+class TarIndex(NamedTuple):
+    """Where the files of a tar are, by name, and why other members cannot be read, by name; folders in neither."""
+
+    members: dict[str, Place]
+    left_out: dict[str, str]
+
+
+def index_tar(path: Path, *, memory_limit_bytes: int) -> TarIndex:
+    """The index of a tar, plain or compressed by gzip, bzip2 or xz; a compressed one is read into memory.
+
+    Nothing is written, so no name can reach a file outside the tar: a leading `/` is dropped, as tar does, and
+    a name that leaves the tar by `..` is left out. Links are followed to files of the tar, and else left out,
+    as devices and pipes are.
+
+    Raises:
+        ValueError: the tar is broken or cut off, holds a name twice, or needs more than `memory_limit_bytes`,
+            which is found before that memory is taken; the message says what to do.
+    """
+    members: dict[str, Place] = {}
+    links: dict[str, str] = {}
+    left_out: dict[str, str] = {}
+    try:
+        if not path.is_file():
+            raise tarfile.ReadError("it is a device or a pipe")
+        for name, member, place in _read_members(path, memory_limit_bytes):
+            if name in members or name in links:
+                raise _RefusedTarError(f"holds {name!r} twice: write it again with every file once")
+            if name == ".." or name.startswith("../"):
+                left_out[name] = "its name leaves the tar"
+            elif place is not None:
+                members[name] = place
+            elif member.issym():
+                links[name] = _inside(posixpath.join(posixpath.dirname(name), member.linkname))
+            elif member.islnk():
+                links[name] = _inside(member.linkname)
+            elif not member.isdir():
+                left_out[name] = "it is a device or a pipe, not a file"
+    except _RefusedTarError as refusal:
+        raise ValueError(f"data.root={path} {refusal}") from None
+    # A header can be wrong in more ways than tarfile has errors for: a number out of range, headers in headers.
+    except Exception as error:
+        # without what each kind of compression had to say
+        reason = " ".join(str(error).partition(":\n")[0].split()) or type(error).__name__
+        raise ValueError(
+            f"data.root={path} is neither a folder nor a tar that can be read ({reason}): "
+            "type the path of a folder of images or of a tar of one"
+        ) from error
+    followed = {name: members[end] for name in links if (end := _end_of_links(name, links)) in members}
+    broken = {name: "it is a link to no file in the tar" for name in links if name not in followed}
+    return TarIndex(members | followed, left_out | broken)
+
+
+class _RefusedTarError(Exception):
+    """The tar can be read and should not be; the text goes on after the tar's path."""
+
+
+class _Bounded:
+    """A file that ends with a refusal after `limit` bytes.
+
+    tarfile reads as many bytes at once as a header asks for, and a few KB of gzip can give as many gigabytes.
+    """
+
+    def __init__(self, file: IO[bytes], limit: int) -> None:
+        self._file, self._limit = file, limit
+
+    def tell(self) -> int:
+        return self._file.tell()
+
+    def seek(self, position: int) -> None:
+        self._file.seek(min(position, self._limit))
+        if position > self._limit:
+            self.read(1)
+
+    def read(self, count: int) -> bytes:
+        if count < 0:
+            raise tarfile.ReadError("a size in it is negative")
+        content = self._file.read(min(count, self._limit + 1 - self.tell()))
+        if self.tell() > self._limit:
+            raise _too_large(self._limit)
+        return content
+
+
+def _too_large(limit_bytes: int) -> _RefusedTarError:
+    return _RefusedTarError(
+        f"is compressed or has sparse files and needs more than the {limit_bytes:,} bytes that may be kept in "
+        "memory: write it as a plain .tar, from which images can be read one by one"
+    )
+
+
+def _read_members(path: Path, memory_limit_bytes: int) -> Iterator[tuple[str, tarfile.TarInfo, Place | None]]:
+    """Name, header and, for a file, place of every member."""
+    with path.open("rb") as file:
+        head = file.read(tarfile.BLOCKSIZE)
+    # The first file of a plain tar may well be called BZh.
+    found = [opener for magic, opener in _DECOMPRESSORS.items() if head.startswith(magic) and head[257:262] != b"ustar"]
+    limit = memory_limit_bytes if found else path.stat().st_size
+    kept_bytes = 0
+    with (
+        found[0](path) if found else path.open("rb") as file,
+        tarfile.TarFile(fileobj=cast(IO[bytes], _Bounded(file, limit))) as tar,
+    ):
+        for member in tar:
+            # Older versions of Python let a negative size lead back to this header, for ever.
+            if member.size < 0 or tar.offset <= member.offset:
+                raise tarfile.ReadError("a size in it is negative")
+            place: Place | None = None
+            if member.isreg() and not found and not member.issparse():
+                place = (member.offset_data, member.size)
+            elif member.isreg():
+                kept_bytes += member.size
+                if kept_bytes > memory_limit_bytes:
+                    raise _too_large(memory_limit_bytes)
+                content = tar.extractfile(member)
+                assert content is not None, "a regular file has content"
+                place = content.read()
+            yield _inside(member.name), member, place
+        # tarfile takes a header that is cut off or damaged for the end, which in truth is a block of zeros.
+        assert tar.fileobj is not None
+        tar.fileobj.seek(tar.offset)
+        if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+            raise tarfile.ReadError(f"it breaks off at member {len(tar.getmembers()) + 1}")
+
+
+def _inside(name: str) -> str:
+    """The name without the "./" that `tar -C FOLDER .` writes, nor the "/" of an absolute one."""
+    return posixpath.normpath(name.lstrip("/"))
+
+
+def _end_of_links(name: str, links: dict[str, str]) -> str | None:
+    for _ in range(_MAX_LINKS):
+        if name not in links:
+            return name
+        name = links[name]
+    return None

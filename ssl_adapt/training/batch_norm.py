@@ -1,0 +1,61 @@
+"""BatchNorm over several processes: statistics of the whole batch, or of each process's share."""
+
+from typing import cast
+
+import torch
+from timm.layers.norm_act import convert_sync_batchnorm
+from torch import Tensor, nn
+
+from ssl_adapt.processes import process_count, sum_with_gradient
+
+
+class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """SyncBatchNorm on CPUs, where torch's own refuses to run: the same statistics, names and gradients."""
+
+    is_plain_batch_norm = True  # its scale and shift end it, so theta may be folded into them
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(B, C, ...) -> the same shape; in training normalised with the statistics of all processes' rows."""
+        if not self.training or process_count() == 1:
+            return super().forward(input)
+        assert self.momentum is not None
+        axes = [0, *range(2, input.ndim)]
+        shape = [1, -1, *[1] * (input.ndim - 2)]
+        count = sum_with_gradient(input.new_tensor([input.numel() / input.shape[1]]))
+        mean = sum_with_gradient(input.sum(axes)) / count
+        centred = input - mean.view(shape)
+        variance = sum_with_gradient(centred.square().sum(axes)) / count
+        if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
+                cast(Tensor, self.num_batches_tracked).add_(1)
+        normalised = centred * (variance + self.eps).rsqrt().view(shape)
+        if not self.affine:
+            return normalised
+        return torch.addcmul(self.bias.view(shape), normalised, self.weight.view(shape))
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Any number of dimensions: those of the class whose place this one took."""
+
+
+def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Module:
+    """The network with BatchNorms over all processes; the network itself is changed where it is not one.
+
+    On a GPU these are torch's, by way of timm (not run on a GPU).
+
+    Raises:
+        ValueError: if a BatchNorm is of a class that can't be synchronised on a CPU.
+    """
+    if device.type == "cuda":
+        return cast(nn.Module, convert_sync_batchnorm(network))
+    for name, module in list(network.named_modules()):
+        if not isinstance(module, nn.modules.batchnorm._BatchNorm):
+            continue
+        if type(module).forward is not nn.modules.batchnorm._BatchNorm.forward:
+            raise ValueError(
+                f"train.sync_batchnorm=true: on CPUs {type(module).__name__} ('{name}') can't be synchronised; "
+                "set train.sync_batchnorm=false"
+            )
+        module.__class__ = CpuSyncBatchNorm  # same parameters, buffers and hooks; only the statistics differ
+    return network

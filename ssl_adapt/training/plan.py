@@ -1,0 +1,117 @@
+"""What a run will do, told before it begins: the network and its cost, its edges, the stages."""
+
+from collections import Counter
+from typing import Any
+
+import torch
+from torch import nn
+
+from ssl_adapt.adaptation.cost import count_macs, count_parameters
+from ssl_adapt.evaluation.monitor import Monitor
+from ssl_adapt.processes import process_count
+from ssl_adapt.recipe import Recipe
+from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.run_log import RunLog
+from ssl_adapt.training.schedules import Stages, steps_to_change
+
+
+def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: Stages) -> list[tuple[str, str]]:
+    """What will happen, as rows of name and meaning.
+
+    Raises:
+        ValueError: if the network can't take images of the recipe's size.
+    """
+    data, px = recipe.data, recipe.data.image_px
+    parameters, macs = plain_cost(learner)
+    heads = sum(count_parameters(head) for head in learner.network.heads)
+    return [
+        ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
+        (
+            "data",
+            f"{data.name} at {px} px, batch {data.batch_size}{_describe_shares(recipe)}, "
+            f"{stages.steps_per_epoch:,} steps an epoch",
+        ),
+        (
+            "network",
+            f"{recipe.model.name}: {parameters:,} parameters, {macs:,} multiply-adds"
+            + (f"; projector {heads:,} parameters" if heads else ""),
+        ),
+        ("edges", _describe_edges(learner, recipe)),
+        ("stages", _describe_stages(stages, recipe)),
+        (monitor.name, monitor.describe()),
+    ]
+
+
+def warn_if_too_short(log: RunLog, recipe: Recipe, learner: Learner, stages: Stages) -> None:
+    """Say so where the architecture stage is too short to change any edge."""
+    if learner.adaptation and recipe.adapt:
+        adapt = recipe.adapt
+        quickest = min(
+            steps_to_change(
+                kind, theta_lr=adapt.theta_lr, none_rule=adapt.none_rule, none_threshold=adapt.none_threshold
+            )
+            for kind in {
+                spec.kind
+                for spec in learner.adaptation.edges
+                if spec.kind == "operation" or not (adapt.shape_change == "forbid" and spec.changes_shape)
+            }
+        )
+        if quickest > stages.architecture_steps:
+            log.say(
+                f"warning: no edge is likely to change: the quickest needs about {quickest:,} steps at "
+                f"adapt.theta_lr={adapt.theta_lr:g}, and the architecture stage has {stages.architecture_steps:,}; "
+                "raise adapt.epochs or adapt.theta_lr\n",
+                style="yellow",
+            )
+
+
+def plain_cost(learner: Learner) -> tuple[int, int]:
+    """Parameters and multiply-adds of the plain backbone, built without memory or random numbers."""
+    recipe = learner.recipe
+    with torch.device("meta"):
+        backbone: Any = learner.task.create_network().backbone
+    try:
+        return count_parameters(backbone), macs_of(backbone, recipe.data.image_px)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise ValueError(
+            f"model.name={recipe.model.name} can't take RGB images of data.image_px={recipe.data.image_px}: {reason}"
+        ) from None
+
+
+def macs_of(backbone: nn.Module, px: int) -> int:
+    return count_macs(backbone, torch.zeros(1, 3, px, px))
+
+
+def _precision(learner: Learner) -> str:
+    return "bfloat16 autocast" if learner.accelerator.mixed_precision == "bf16" else "float32"
+
+
+def _describe_shares(recipe: Recipe) -> str:
+    shares = [f"{process_count()} processes"] if process_count() > 1 else []
+    parts = [f"{recipe.train.accumulate} parts"] if recipe.train.accumulate > 1 else []
+    return f" in {' of '.join(shares + parts)}" if shares or parts else ""
+
+
+def _describe_edges(learner: Learner, recipe: Recipe) -> str:
+    if recipe.adapt is None:
+        return "stay as they are (adapt=null)"
+    if learner.adaptation is None:
+        return "fixed already"
+    kinds = Counter(spec.kind for spec in learner.adaptation.edges)
+    described = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    groups = len(learner.adaptation.theta)
+    return f"{sum(kinds.values())} ({described}), {groups} theta (sharing {recipe.adapt.sharing})"
+
+
+def _describe_stages(stages: Stages, recipe: Recipe) -> str:
+    network = stages.total_steps - stages.fix_step
+    parts = []
+    if recipe.adapt:
+        parts.append(f"{stages.architecture_steps:,} steps of weights and theta by turns")
+        if stages.anneal_steps:
+            parts.append(f"{stages.anneal_steps:,} steps of annealing")
+        parts.append("fix")
+    if network:
+        parts.append(f"{network:,} steps of weights")
+    return " -> ".join(parts)

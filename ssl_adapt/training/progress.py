@@ -1,0 +1,123 @@
+"""How far a run is, and when that is saved."""
+
+from dataclasses import dataclass, field
+
+from ssl_adapt.data import Batch
+from ssl_adapt.processes import gather_objects, process_count, process_index
+from ssl_adapt.recipe import Recipe
+from ssl_adapt.training.checkpoint import Checkpoint, random_state, set_random_state
+from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.run_folder import RunFolder
+from ssl_adapt.training.run_log import RunLog
+from ssl_adapt.training.schedules import Stages
+
+MOST_SKIPPED = 10  # batches in a row without a finite loss, after which no batch is likely to have one
+
+
+@dataclass
+class Progress:
+    """The steps that are done, and what the current epoch has given so far.
+
+    Attributes:
+        epoch: epochs that are done and told of.
+        step: steps done.
+        losses: of the current epoch's steps, those that were skipped left out.
+        skipped: batches in a row whose loss or gradient was not finite.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    skipped: int = 0
+
+    def count(self, loss: float | None) -> None:
+        """One step more, with its loss; None if it was skipped."""
+        self.step += 1
+        self.skipped = self.skipped + 1 if loss is None else 0
+        if loss is not None:
+            self.losses.append(loss)
+
+    def end_epoch(self) -> float | None:
+        """The mean loss of the epoch, if it had any; the next one begins."""
+        mean = sum(self.losses) / len(self.losses) if self.losses else None
+        self.epoch, self.losses = self.epoch + 1, []
+        return mean
+
+    def is_hopeless(self, recipe: Recipe) -> bool:
+        """Whether a step without a finite loss ends the run."""
+        return self.skipped >= (1 if recipe.train.on_nonfinite == "stop" else MOST_SKIPPED)
+
+    def check_hope(self, recipe: Recipe) -> None:
+        """End a run that has diverged, once it is saved.
+
+        Raises:
+            FloatingPointError: saying what to try.
+        """
+        if self.is_hopeless(recipe):
+            batches = f"those of {self.skipped} batches" if self.skipped > 1 else "that of the batch"
+            raise FloatingPointError(
+                f"the loss or its gradient is not finite at step {self.step:,}, {batches} that metrics.jsonl lists: "
+                "lower train.lr or adapt.theta_lr or set train.clip_grad_norm, in another run.dir; or look at these "
+                "images, and go on without them by run.resume=auto, or train.on_nonfinite=skip for all such batches"
+            )
+
+    def save(self, folder: RunFolder, learner: Learner, log: RunLog) -> None:
+        """Write a checkpoint; all processes take part, and go on when it is written."""
+        learner.check_theta()
+        folder.save_checkpoint(
+            self.step,
+            {
+                "epoch": self.epoch,
+                "step": self.step,
+                "losses": self.losses,
+                "skipped": self.skipped,
+                "learner": learner.state_dict(),
+                "random_states": gather_objects(random_state()),
+                "log": log.state_dict(),
+            },
+        )
+        learner.accelerator.wait_for_everyone()
+
+    @classmethod
+    def restore(cls, saved: Checkpoint, learner: Learner) -> "Progress":
+        """The progress of a checkpoint, with the learner and the random numbers as they were."""
+        state = saved.state
+        learner.load_state_dict(state["learner"])
+        set_random_state(state["random_states"][process_index()])
+        return cls(state["epoch"], state["step"], list(state["losses"]), state["skipped"])
+
+
+def check_processes(saved: Checkpoint) -> None:
+    """Refuse to go on with another number of processes.
+
+    Raises:
+        ValueError: naming both numbers.
+    """
+    before = len(saved.state["random_states"])
+    if before != process_count():
+        raise ValueError(
+            f"this run was started with {before} process(es), now there are {process_count()}: batches and random "
+            f"numbers would be shared out differently; launch {before}, or start in another run.dir"
+        )
+
+
+def is_checkpoint_step(recipe: Recipe, step: int) -> bool:
+    """Whether a checkpoint is due after so many steps, the end of an epoch aside."""
+    every = recipe.run.checkpoint_every_steps
+    return every is not None and step % every == 0
+
+
+def is_checkpoint_epoch(recipe: Recipe, stages: Stages, epochs_done: int) -> bool:
+    """Whether a checkpoint is due: every so many epochs, at the end, and where the run is asked to stop."""
+    is_end = epochs_done in (stages.epochs, recipe.run.stop_after_epochs)
+    return is_end or epochs_done % recipe.run.checkpoint_every_epochs == 0
+
+
+def tell_skipped(log: RunLog, batch: Batch, step: int) -> None:
+    """Record the batch of the last step, whose loss or gradient was not finite."""
+    indices = [index for share in gather_objects(batch.indices.tolist()) for index in share]
+    log.record("nonfinite", step=step, indices=indices)
+    shown = ", ".join(map(str, indices[:5])) + (", ..." if len(indices) > 5 else "")
+    log.say(
+        f"warning: the loss or its gradient is not finite at step {step:,}: left out (images {shown})", style="yellow"
+    )

@@ -1,0 +1,111 @@
+"""What a run needs before its first step: the accelerator, the stages, each process's share and random numbers."""
+
+import importlib.util
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+
+from ssl_adapt.data import Batch, ImageSet, epoch_order, iterate_batches
+from ssl_adapt.processes import process_count, process_index
+from ssl_adapt.recipe import Recipe
+from ssl_adapt.training.schedules import Stages, lr_at_step, plan_stages
+
+
+def create_accelerator(recipe: Recipe) -> Accelerator:
+    """Device, processes, mixed precision and trackers.
+
+    Raises:
+        ValueError: if a tracker is not installed, or the launcher shards weights over processes.
+    """
+    bfloat16 = recipe.train.precision == "bfloat16"
+    if recipe.train.precision == "auto" and torch.cuda.is_available():  # not run on a GPU
+        bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    for tracker in recipe.run.trackers:
+        if importlib.util.find_spec(tracker) is None:
+            raise ValueError(f"run.trackers: {tracker} is not installed: pip install 'ssl-adapt[{tracker}]'")
+    # Statistics are one's own business: accelerate's default sends the main process's before each forward, and
+    # so changes them between a batch's two views.
+    parallel = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+    accelerator = Accelerator(
+        mixed_precision="bf16" if bfloat16 else "no",
+        log_with=list(recipe.run.trackers) or None,
+        project_dir=recipe.run_dir if recipe.run.trackers else None,
+        kwargs_handlers=[parallel],
+    )
+    plain = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
+    if accelerator.distributed_type not in plain:
+        raise ValueError(
+            f"{accelerator.distributed_type.value} was asked of accelerate, and a network that changes while it "
+            "trains must be whole in every process: launch with --multi_gpu, or leave the option out"
+        )
+    return accelerator
+
+
+def create_stages(recipe: Recipe, image_count: int) -> Stages:
+    """The stages in steps.
+
+    Raises:
+        ValueError: if there are fewer images than a batch has, or `train.max_steps` is too small, or the batch
+            can't be shared out.
+    """
+    batch_size, processes, parts = recipe.data.batch_size, process_count(), recipe.train.accumulate
+    steps_per_epoch = image_count // batch_size
+    if steps_per_epoch == 0:
+        raise ValueError(
+            f"data.batch_size={batch_size} is more than the {image_count} training images: "
+            f"set it to {image_count} or less"
+        )
+    if batch_size % processes or batch_size < 2 * processes * parts:
+        raise ValueError(
+            f"data.batch_size={batch_size} can't be shared by {processes} processes in train.accumulate={parts} "
+            f"parts of at least 2 images: set it to a multiple of {processes}, of at least {2 * processes * parts}"
+        )
+    return plan_stages(
+        steps_per_epoch=steps_per_epoch,
+        epochs=recipe.train.epochs,
+        adapt_epochs=recipe.adapt.epochs if recipe.adapt else 0,
+        anneal_epochs=recipe.adapt.anneal_epochs if recipe.adapt else 0,
+        max_steps=recipe.train.max_steps,
+    )
+
+
+def part_ways(seed: int) -> None:
+    """From now on each process draws random numbers of its own; a single one draws on as it did."""
+    if process_count() > 1:
+        seeds = np.random.SeedSequence((seed, process_index())).generate_state(2, np.uint32)
+        torch.manual_seed(int(seeds[0]) << 32 | int(seeds[1]))
+
+
+def epoch_batches(
+    recipe: Recipe, train_set: ImageSet, device: torch.device, stages: Stages, epoch: int, step: int
+) -> Iterator[Batch]:
+    """This process's share of the batches from `step` to the end of the epoch, in the order of seed and epoch."""
+    last = stages.last_step(epoch) - epoch * stages.steps_per_epoch
+    first = step - epoch * stages.steps_per_epoch
+    batch_size = recipe.data.batch_size
+    order = epoch_order(len(train_set), seed=recipe.seed, epoch=epoch)
+    batches = order[: stages.steps_per_epoch * batch_size].view(-1, batch_size)[first:last]
+    share = batches.chunk(process_count(), dim=1)[process_index()]
+    return iterate_batches(
+        train_set,
+        share.flatten(),
+        batch_size=share.shape[1],
+        device=device,
+        workers=recipe.data.workers,
+        drop_last=True,
+    )
+
+
+def lr_at(recipe: Recipe, stages: Stages, step: int) -> float:
+    """The weights' learning rate; the warm-up shrinks with `train.max_steps` like the stages."""
+    train = recipe.train
+    return lr_at_step(
+        step,
+        lr=train.lr,
+        schedule=train.schedule,
+        warmup_steps=round(stages.total_steps * train.warmup_epochs / train.epochs),
+        total_steps=stages.total_steps,
+    )

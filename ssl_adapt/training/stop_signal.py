@@ -1,0 +1,63 @@
+"""A wish to stop, from outside: noted when it comes, and acted on between two steps."""
+
+import signal
+from types import FrameType, TracebackType
+from typing import Any
+
+from ssl_adapt.processes import any_process
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)  # of Slurm, docker and kill; of Ctrl-C
+
+
+class InterruptedRunError(Exception):
+    """The run was told to stop, and saved.
+
+    Attributes:
+        signum: the signal, whose number gives the exit code.
+    """
+
+    def __init__(self, signum: int, step: int) -> None:
+        self.signum = signum
+        name = signal.Signals(signum).name
+        super().__init__(f"{name} came, and step {step:,} was saved: run.resume=auto goes on from there")
+
+
+class StopSignal:
+    """A context in which the first SIGTERM or Ctrl-C is only noted; the second has its usual effect.
+
+    Works in the main thread alone, as Python's signals do; elsewhere nothing is caught.
+    """
+
+    def __init__(self) -> None:
+        self._received: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopSignal":
+        try:
+            self._before = {number: signal.signal(number, self._note) for number in SIGNALS}
+        except ValueError:
+            self._before = {}
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._restore()
+
+    def came(self) -> bool:
+        """Whether the signal came, to any process: all must ask, after the same step."""
+        return any_process(self._received is not None)
+
+    @property
+    def number(self) -> int:
+        """The signal of this process; SIGTERM where another process got one."""
+        return self._received or signal.SIGTERM
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self._received = number
+        self._restore()
+
+    def _restore(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}

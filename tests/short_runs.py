@@ -1,0 +1,49 @@
+"""Runs of a few seconds on the embedded digits, and what they leave."""
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file
+
+from ssl_adapt import load_recipe, pretrain
+
+TINY = [
+    "recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "data.batch_size=128",
+    "knn.every_epochs=0",
+]  # fmt: skip
+
+
+SUPERVISED = [
+    "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}",
+    "data.batch_size=128", "train.epochs=2", "adapt.epochs=1",
+]  # fmt: skip
+
+
+def run(folder: Path, *arguments: str, base: list[str] = TINY) -> Path | None:
+    overridden = {argument.partition("=")[0] for argument in arguments}
+    kept = [argument for argument in base if argument.partition("=")[0] not in overridden]
+    return pretrain(load_recipe([*kept, f"run.dir={folder}", *arguments]))
+
+
+def events(folder: Path, name: str | None = None) -> list[dict]:
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if name in (None, line["event"])]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "export" / "model.safetensors")
+
+
+def status(folder: Path) -> tuple[str, str | None]:
+    found = json.loads((folder / "status.json").read_text())
+    assert found["pid"] == os.getpid()
+    return found["state"], found["reason"]
+
+
+def assert_same_weights(first: Path, second: Path) -> None:
+    a, b = weights(first), weights(second)
+    assert list(a) == list(b)
+    assert len(a) > 10
+    assert all(torch.equal(a[name], b[name]) for name in a)

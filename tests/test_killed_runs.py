@@ -1,0 +1,141 @@
+"""Runs that stop before their end, for whatever reason: what is kept, what is said, and how they go on."""
+
+import os
+import signal
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from short_runs import SUPERVISED, TINY, assert_same_weights, events, run, status, weights
+
+from ssl_adapt import load_recipe
+from ssl_adapt.training.folder_lock import lock_folder
+from ssl_adapt.training.stop_signal import InterruptedRunError
+from ssl_adapt.training.tasks import SimclrTask
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerate_state():
+    """Accelerate keeps one precision for the life of a process; each test is a run of its own."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_a_run_without_a_checkpoint_starts_over(tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        patched.setattr("ssl_adapt.training.pretrain.tell_epoch", lambda *args, **kwargs: {}["a defect"])
+        with pytest.raises(KeyError):
+            run(tmp_path / "a")
+    assert status(tmp_path / "a") == ("failed", "KeyError: 'a defect'")
+    assert run(tmp_path / "a", "train.max_steps=2") is not None
+    assert len(events(tmp_path / "a", "untrained")) == 1
+    assert status(tmp_path / "a") == ("finished", None)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capsys):
+    run(tmp_path / "whole")
+    run(tmp_path / "a", "run.stop_after_epochs=1", "run.checkpoint_every_steps=4")
+    first, second = sorted((tmp_path / "a" / "checkpoints").iterdir())
+    assert (first.name, second.name) == ("step_000000008", "step_000000010")
+    state = second / "state.pt"
+    state.write_bytes(state.read_bytes()[:1000])
+    run(tmp_path / "a", "run.resume=auto")
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "a damaged checkpoint is left aside: step_000000010: state.pt has 1,000 bytes" in printed
+    assert "going on after step 8, in epoch 1" in printed
+    assert_same_weights(tmp_path / "whole", tmp_path / "a")
+    for folder in (tmp_path / "a" / "checkpoints").iterdir():
+        (folder / "manifest.json").unlink()
+    with pytest.raises(ValueError, match="no manifest"):
+        run(tmp_path / "a", "run.resume=auto")
+
+
+DIVERGES = ["train.lr=1e30", "train.optimizer=sgd", "train.momentum=0.0"]
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_after_saving_it(tmp_path):
+    with pytest.raises(FloatingPointError, match=r"not finite at step \d+, that of the batch .* lower train\.lr"):
+        run(tmp_path / "a", *DIVERGES)
+    (bad,) = events(tmp_path / "a", "nonfinite")
+    assert len(set(bad["indices"])) == 128
+    assert max(bad["indices"]) < 1297
+    assert [path.name for path in (tmp_path / "a" / "checkpoints").iterdir()] == [f"step_{bad['step']:09}"]
+    assert status(tmp_path / "a")[0] == "failed"
+    with pytest.raises(FloatingPointError, match=f"at step {bad['step'] + 1}"):  # goes on, to the next such batch
+        run(tmp_path / "a", *DIVERGES, "run.resume=auto")
+    with pytest.raises(FloatingPointError, match="those of 10 batches"):
+        run(tmp_path / "a", *DIVERGES, "run.resume=auto", "train.on_nonfinite=skip")
+
+
+def test_a_batch_without_a_finite_loss_is_left_out_as_if_it_had_not_been(tmp_path, monkeypatch):
+    """Stopped by it and resumed, or skipped: the same weights, finite, with BatchNorm's statistics untouched."""
+    loss = SimclrTask.loss
+
+    def fails_once_in_a_while(task, outputs, inputs):
+        spoilt = inputs[0].sum().item() * 10 % 1 < 0.15  # the same batches in every run
+        return loss(task, outputs, inputs) * (torch.nan if spoilt else 1.0)
+
+    monkeypatch.setattr(SimclrTask, "loss", fails_once_in_a_while)
+    run(tmp_path / "skipped", "train.on_nonfinite=skip")
+    bad = events(tmp_path / "skipped", "nonfinite")
+    assert 1 <= len(bad) < 10
+    for _ in range(len(bad)):
+        with pytest.raises(FloatingPointError):
+            run(tmp_path / "stopped", "run.resume=auto")
+    run(tmp_path / "stopped", "run.resume=auto")
+    assert_same_weights(tmp_path / "skipped", tmp_path / "stopped")
+    assert all(value.isfinite().all() for value in weights(tmp_path / "skipped").values())
+    assert [event["step"] for event in events(tmp_path / "stopped", "nonfinite")] == [event["step"] for event in bad]
+
+
+def test_a_longer_run_is_asked_for_by_name(tmp_path, capsys):
+    """With a constant learning rate it is the run that was that long from the start."""
+    run(tmp_path / "whole", "train.epochs=3", "train.schedule=constant")
+    run(tmp_path / "a", "train.schedule=constant")
+    with pytest.raises(ValueError, match=r"train\.epochs=2, now 3: type run\.resume=extend"):
+        run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=auto")
+    with pytest.raises(ValueError, match=r"train\.lr \(0\.002, now 0\.1\)"):
+        run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=extend", "train.lr=0.1")
+    with pytest.raises(ValueError, match=r"train\.max_steps=null"):
+        run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=extend", "train.max_steps=90")
+    run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=extend")
+    assert "extended from 2 to 3 epochs" in capsys.readouterr().out
+    assert_same_weights(tmp_path / "whole", tmp_path / "a")
+    assert load_recipe([f"recipe={tmp_path / 'a' / 'recipe.yaml'}"]).train.epochs == 3
+    with pytest.raises(ValueError, match=r"train\.epochs \(3, now 2\)"):
+        run(tmp_path / "a", "train.schedule=constant", "run.resume=extend")
+
+
+def test_two_runs_in_one_folder_are_refused(tmp_path):
+    run(tmp_path / "a", "train.max_steps=2")
+    with lock_folder(tmp_path / "a"), pytest.raises(ValueError, match="is in use by process"):
+        run(tmp_path / "a", "train.max_steps=2", "run.resume=auto")
+    assert run(tmp_path / "a", "train.max_steps=2", "run.resume=auto") is not None
+
+
+def test_stopped_by_a_signal_within_an_epoch(tmp_path, monkeypatch):
+    run(tmp_path / "whole")
+    loss, calls = SimclrTask.loss, []
+
+    def signals_once(task, outputs, inputs):
+        calls.append(1)
+        if len(calls) == 7:  # the fourth step's first pass
+            os.kill(os.getpid(), signal.SIGTERM)
+        return loss(task, outputs, inputs)
+
+    monkeypatch.setattr(SimclrTask, "loss", signals_once)
+    with pytest.raises(InterruptedRunError, match=r"SIGTERM came, and step 4 was saved"):
+        run(tmp_path / "a")
+    assert status(tmp_path / "a")[0] == "interrupted"
+    run(tmp_path / "a", "run.resume=auto")
+    assert_same_weights(tmp_path / "whole", tmp_path / "a")
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+@pytest.mark.parametrize("objective", ["simclr", "supervised"])
+def test_a_batch_in_parts(tmp_path, objective):
+    base = TINY if objective == "simclr" else SUPERVISED
+    run(tmp_path / "a", "train.accumulate=3", "train.max_steps=4", base=base)
+    assert events(tmp_path / "a", "epoch")[0]["loss"] > 0
+    with pytest.raises(ValueError, match=r"can't be shared by 1 processes in train\.accumulate=65 parts"):
+        run(tmp_path / "b", "train.accumulate=65", base=base)

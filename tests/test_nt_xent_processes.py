@@ -1,0 +1,63 @@
+"""NT-Xent over real processes, started by torchrun, is that of one process with the whole batch."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from processes_nt_xent import CASES, create_network, draw_images
+
+from ssl_adapt import nt_xent
+
+SCRIPT = Path(__file__).parent / "processes_nt_xent.py"
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
+    """number of processes -> what each of them found; one start serves both, as it takes longer than all the rest."""
+    folder = tmp_path_factory.mktemp("nt_xent")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
+    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [*command, str(SCRIPT), str(folder)], env=environment, capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return {count: [torch.load(folder / f"{index}_of_{count}.pt") for index in range(count)] for count in CASES}
+
+
+def of_one(shares: tuple[int, ...], temperature: float) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    network = create_network()
+    loss = nt_xent(*map(network, draw_images(sum(shares))), temperature=temperature)
+    return loss.detach(), list(torch.autograd.grad(loss, list(network.parameters())))
+
+
+@pytest.mark.parametrize(("count", "index"), [(count, i) for count, cases in CASES.items() for i in range(len(cases))])
+def test_several_processes_equal_one(found: dict[int, list[dict[str, Any]]], count: int, index: int) -> None:
+    shares, temperature, _ = CASES[count][index]
+    loss, gradients = of_one(shares, temperature)
+    processes = [process["cases"][index] for process in found[count]]
+    assert len(processes) == len(shares) == count
+    mean = torch.stack([process["loss"] for process in processes]).mean()
+    torch.testing.assert_close(mean, loss, rtol=1e-12, atol=0)
+    for process in processes:
+        torch.testing.assert_close(process["gradients"], gradients, rtol=1e-12, atol=1e-12 * largest(gradients))
+    assert largest(gradients) > 1e-3
+    # Were the shares losses of their own, without the others' negatives, the mean would be another.
+    if min(shares) >= 2:
+        views = zip(*(view.split(shares) for view in draw_images(sum(shares))), strict=True)
+        network = create_network()
+        apart = [nt_xent(network(a), network(b), temperature=temperature) for a, b in views]
+        assert abs(torch.stack(apart).mean() - loss) > 1e-3 * loss
+
+
+def largest(gradients: list[torch.Tensor]) -> float:
+    return max(gradient.abs().max().item() for gradient in gradients)
+
+
+def test_one_pair_in_all_processes_is_refused(found: dict[int, list[dict[str, Any]]]) -> None:
+    refusals = [process["refusal"] for processes in found.values() for process in processes]
+    assert len(refusals) == 5
+    assert all(refusal.startswith("NT-Xent got 1 pair(s) and so no negatives; pass") for refusal in refusals)

@@ -1,0 +1,100 @@
+"""Two real processes, started by torchrun, compute what one does: loss, gradients, theta, architecture, weights."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import processes_run
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+
+TESTS = Path(__file__).parent
+# One process takes the shares of two as parts: BatchNorm then sees the same images together.
+AS_PARTS = {"statistics of each": 2, "statistics of each, 2 parts": 4}
+
+
+def torchrun(
+    script: Path, *arguments: object, processes: int = 2, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    return subprocess.run(
+        [*command, str(script), *map(str, arguments)],
+        env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("processes")
+    done = torchrun(TESTS / "processes_run.py", folder)
+    assert done.returncode == 0, done.stderr
+    found = [torch.load(folder / f"process{index}.pt") for index in range(2)]
+    assert all(case["processes"] == 2 for process in found for case in process.values())
+    return found
+
+
+def of_one(name: str) -> dict[str, Any]:
+    arguments, lengths = processes_run.CASES[name]
+    kept = [a for a in arguments if not a.startswith("train.accumulate")]
+    parts = [f"train.accumulate={AS_PARTS[name]}"] if name in AS_PARTS else []
+    dtype = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        with patch.dict(processes_run.CASES, {name: ([*kept, *parts], lengths)}):
+            return processes_run.measure(name)
+    finally:
+        torch.set_default_dtype(dtype)
+        AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def assert_close(
+    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], least: int, rtol: float = 1e-6
+) -> None:
+    assert list(found) == list(expected)
+    assert len(found) >= least
+    for key, value in expected.items():
+        torch.testing.assert_close(
+            found[key], value, rtol=rtol, atol=rtol / 100, msg=lambda text, key=key: f"{key}: {text}"
+        )
+
+
+@pytest.mark.parametrize("name", processes_run.CASES)
+def test_two_processes_compute_what_one_does(of_two: list[dict[str, Any]], name: str) -> None:
+    first, second = (process[name] for process in of_two)
+    expected = of_one(name)
+    assert expected["processes"] == 1
+    for found in (first, second):
+        torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-10, atol=0)
+        torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-7, atol=0)
+        assert_close(found["gradients"], expected["gradients"], 10, rtol=1e-9)
+        is_adapting = "adapt=null" not in processes_run.CASES[name][0]
+        assert ("theta" in found) == is_adapting
+        if is_adapting:
+            assert_close(found["theta"], expected["theta"], 4)
+            assert found["architecture"] == expected["architecture"]
+        statistics = ("running_mean", "running_var", "num_batches_tracked") if name in AS_PARTS else ()
+        kept = {n for n in expected["network"] if not n.endswith(statistics or "-")}
+        assert_close(*({n: side["network"][n] for n in kept} for side in (found, expected)), 10)
+    assert all(torch.equal(first["network"][n], second["network"][n]) for n in first["network"])
+
+
+def test_most_comparisons_are_of_architectures_that_changed(of_two: list[dict[str, Any]]) -> None:
+    edges = [case["architecture"]["edges"].values() for case in of_two[0].values() if "architecture" in case]
+    assert len(edges) == len(processes_run.CASES) - 1
+    assert sum(set(choices) > {"original"} for choices in edges) >= 4
+
+
+def test_the_comparison_would_see_a_wrong_factor(of_two: list[dict[str, Any]]) -> None:
+    """Halved gradients, as of a loss that is divided by the number of processes once too often, are far off."""
+    expected = of_one("simclr")["gradients"]
+    halved = {name: value / 2 for name, value in of_two[0]["simclr"]["gradients"].items()}
+    with pytest.raises(AssertionError):
+        assert_close(halved, expected, 10)
