@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ssl_adapt import load_recipe, pretrain
+from ssl_adapt.training.checkpoint import Checkpoint, Checkpoints
 
 TINY = [
     "recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "data.batch_size=128",
@@ -16,8 +17,8 @@ TINY = [
 
 
 SUPERVISED = [
-    "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}",
-    "data.batch_size=128", "train.epochs=2", "adapt.epochs=1",
+    "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "data.batch_size=128", "train.epochs=3",
+    "model.args={width: 4, layers: [1, 2]}", "augment.pad_px=1", "adapt.epochs=1", "adapt.theta_lr=0.1",
 ]  # fmt: skip
 
 
@@ -34,6 +35,12 @@ def events(folder: Path, name: str | None = None) -> list[dict]:
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
     return load_file(folder / "export" / "model.safetensors")
+
+
+def load_checkpoint(folder: Path) -> Checkpoint:
+    found = Checkpoints(folder / "checkpoints", keep=1).load_newest()
+    assert found is not None
+    return found
 
 
 def status(folder: Path) -> tuple[str, str | None]:

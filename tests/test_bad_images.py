@@ -107,7 +107,7 @@ def test_every_bad_image_is_named_or_replaced(tmp_path: Path, kind: str) -> None
         message = str(caught.value)
         assert message.startswith(f"cannot read the image 'a/1.png' in {tmp_path} (")
         assert reason in message
-        assert message.endswith("): replace or remove it")
+        assert message.endswith("): replace or remove it, or train with data.on_bad_image=replace")
         assert "\n" not in message
         train = load(tmp_path, streams=streams)
         expected = np.stack([pixels[name] for name in ("a/0.png", "a/2.png", "a/2.png", "b/0.png")])

@@ -117,7 +117,7 @@ def is_read_as_image(content: bytes, image_px: int) -> bool:
     pixels = result_or_message(lambda: images[0])
     if isinstance(pixels, str):
         assert pixels.startswith("cannot read the image 'a.png' in there (")
-        assert pixels.endswith("): replace or remove it")
+        assert pixels.endswith("): replace or remove it, or train with data.on_bad_image=replace")
         assert "\n" not in pixels
         return False
     assert pixels.dtype == torch.uint8

@@ -96,7 +96,9 @@ def test_members_that_are_no_files_of_the_tar(tmp_path: Path, kind: str, mode: s
         name, reason = next(iter(expected.items()))
         with pytest.raises(ValueError, match=r"^cannot read the image") as caught:
             load(tar, on_bad_image="error")
-        assert str(caught.value) == f"cannot read the image {name!r} in {tar} ({reason}): replace or remove it"
+        assert str(caught.value).startswith(
+            f"cannot read the image {name!r} in {tar} ({reason}): replace or remove it,"
+        )
 
 
 def test_absolute_names_are_taken_as_tar_takes_them(tmp_path: Path) -> None:

@@ -5,20 +5,12 @@ import signal
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
 from short_runs import SUPERVISED, TINY, assert_same_weights, events, run, status, weights
 
 from ssl_adapt import load_recipe
 from ssl_adapt.training.folder_lock import lock_folder
 from ssl_adapt.training.stop_signal import InterruptedRunError
 from ssl_adapt.training.tasks import SimclrTask
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate_state():
-    """Accelerate keeps one precision for the life of a process; each test is a run of its own."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def test_a_run_without_a_checkpoint_starts_over(tmp_path, monkeypatch):

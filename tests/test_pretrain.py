@@ -7,19 +7,11 @@ import numpy as np
 import pytest
 import timm
 import torch
-from accelerate.state import AcceleratorState
 from PIL import Image
 from short_runs import assert_same_weights, events, run, weights
 
 from ssl_adapt import Architecture, load_recipe, pretrain
 from ssl_adapt.training.learner import keep_only
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate_state():
-    """Accelerate keeps one precision for the life of a process; each test is a run of its own."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def write_images(folder: Path, count: int, *, mode: str = "L", size: tuple[int, int] = (9, 12)) -> None:

@@ -1,5 +1,6 @@
 """Two real processes, started by torchrun, compute what one does: loss, gradients, theta, architecture, weights."""
 
+import json
 import os
 import subprocess
 import sys
@@ -9,10 +10,14 @@ from unittest.mock import patch
 
 import processes_run
 import pytest
+import timm
 import torch
 from accelerate.state import AcceleratorState
 
+from ssl_adapt import Architecture, load_recipe, pretrain
+
 TESTS = Path(__file__).parent
+PRETRAIN = TESTS.parent / "scripts" / "pretrain.py"
 # One process takes the shares of two as parts: BatchNorm then sees the same images together.
 AS_PARTS = {"statistics of each": 2, "statistics of each, 2 parts": 4}
 
@@ -98,3 +103,27 @@ def test_the_comparison_would_see_a_wrong_factor(of_two: list[dict[str, Any]]) -
     halved = {name: value / 2 for name, value in of_two[0]["simclr"]["gradients"].items()}
     with pytest.raises(AssertionError):
         assert_close(halved, expected, 10)
+
+
+def test_a_whole_run_in_two_processes(tmp_path: Path) -> None:
+    """The command that users type: both stages, kNN and export; and what is refused is said once."""
+    folder = tmp_path / "run"
+    arguments = ["recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "train.max_steps=6",
+                 "adapt.theta_lr=0.5", "train.accumulate=2", f"run.dir={folder}"]  # fmt: skip
+    done = torchrun(PRETRAIN, *arguments)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("exported: ") == 1
+    assert "batch 64 in 2 processes of 2 parts" in done.stdout
+    result = json.loads((folder / "result.json").read_text())
+    assert set(result["knn_top1"]) == {"raw_pixels", "untrained", "before_fix", "after_fix", "result"}
+    loaded = timm.create_model(f"local-dir:{folder / 'export'}", pretrained=True, num_classes=0)
+    assert Architecture.of(loaded).changed
+    (checkpoint,) = (folder / "checkpoints").iterdir()
+    assert checkpoint.name == "step_000000006"
+
+    with pytest.raises(ValueError, match=r"started with 2 process\(es\), now there are 1"):
+        pretrain(load_recipe([*arguments, "run.resume=auto"]))
+    refused = torchrun(PRETRAIN, *arguments[:-1], f"run.dir={tmp_path / 'other'}", "data.batch_size=63")
+    assert refused.returncode == 1  # torchrun's own
+    assert refused.stderr.count("error: data.batch_size=63 can't be shared by 2 processes") == 1
+    assert not (tmp_path / "other").exists()

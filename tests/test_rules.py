@@ -50,6 +50,7 @@ def test_the_heart_depends_on_torch_alone():
     allowed = {
         "torch",
         "ssl_adapt.adaptation",
+        "ssl_adapt.json_text",
         "collections",
         "contextlib",
         "copy",

@@ -4,34 +4,21 @@ import json
 from pathlib import Path
 
 import pytest
+import short_runs
 import timm
 import torch
-from accelerate.state import AcceleratorState
-from test_pretrain import assert_same_weights, events
+from short_runs import assert_same_weights, events, load_checkpoint
 from timm.layers.drop import DropPath
 
-from ssl_adapt import load_recipe, pretrain
+from ssl_adapt.training.checkpoint import Checkpoints
 from ssl_adapt.training.tasks import SupervisedNetwork
 
 DARTS = ["model.name=darts", "model.args={channels: 4, cells: 3, auxiliary: true}", "objective.auxiliary_weight=0.4"]
 PROXYLESS = ["model.name=proxyless_mobile_cifar", "model.args={width: 0.1}"]
-TINY = [
-    "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "data.batch_size=128", "train.epochs=3",
-    "model.args={width: 4, layers: [1, 2]}", "augment.pad_px=1", "adapt.epochs=1", "adapt.theta_lr=0.1",
-]  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerate_state():
-    """Accelerate keeps one precision for the life of a process; each test is a run of its own."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def run(folder: Path, *arguments: str) -> Path | None:
-    overridden = {argument.partition("=")[0] for argument in arguments}
-    kept = [argument for argument in TINY if argument.partition("=")[0] not in overridden]
-    return pretrain(load_recipe([*kept, f"run.dir={folder}", *arguments]))
+    return short_runs.run(folder, *arguments, base=short_runs.SUPERVISED)
 
 
 def test_a_supervised_run_tells_its_accuracy_after_every_epoch(tmp_path, capsys):
@@ -69,7 +56,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, options):
 
 def test_an_auxiliary_head_trains_and_is_not_exported(tmp_path):
     export = run(tmp_path / "a", *DARTS)
-    saved = torch.load(tmp_path / "a" / "checkpoint.pt", weights_only=True)["learner"]["network"]
+    saved = load_checkpoint(tmp_path / "a").state["learner"]["network"]
     assert sum("auxiliary" in name for name in saved) > 5
     loaded = timm.create_model(f"local-dir:{export}", pretrained=True)
     assert not any("auxiliary" in name for name in loaded.state_dict())
@@ -85,9 +72,8 @@ def test_drop_path_rises_linearly_over_the_run(tmp_path, monkeypatch):
         return forward(network, images)
 
     monkeypatch.setattr(SupervisedNetwork, "forward", watch)
-    plain = [argument for argument in TINY if not argument.startswith(("adapt.", "model.args"))]
-    overrides = ["train.drop_path=0.4", "adapt=null", "train.max_steps=4", f"run.dir={tmp_path}"]
-    pretrain(load_recipe([*plain, *DARTS, *overrides]))
+    plain = [argument for argument in short_runs.SUPERVISED if not argument.startswith(("adapt.", "model.args"))]
+    short_runs.run(tmp_path, *DARTS, "train.drop_path=0.4", "adapt=null", "train.max_steps=4", base=plain)
     assert seen == [{0.4 * step / 4} for step in range(4)]
 
 
@@ -133,11 +119,10 @@ def test_a_refused_architecture_may_be_accepted_when_the_run_goes_on(tmp_path):
     """theta kills a node; the run stops with a sentence after its checkpoint, and on_dead=allow goes on from there."""
     arguments = ["run.stop_after_epochs=1", "adapt.on_dead=error"]
     run(tmp_path / "a", *arguments)
-    path = tmp_path / "a" / "checkpoint.pt"
-    saved = torch.load(path, weights_only=True)
+    step, saved, _ = load_checkpoint(tmp_path / "a")
     for edge in ("layer2.1.conv2", "layer2.1.shortcut"):
         saved["learner"]["adaptation"]["theta"][edge] = torch.tensor([0.0, -1.0, -1.0])
-    torch.save(saved, path)
+    Checkpoints(tmp_path / "a" / "checkpoints", keep=1).save(step, saved)
     with pytest.raises(ValueError, match=r"1 dead node\(s\), which only none edges enter: layer2\.1:out"):
         run(tmp_path / "a", "adapt.on_dead=error", "run.resume=auto")
     assert run(tmp_path / "a", "adapt.on_dead=allow", "run.resume=auto") is not None

@@ -68,7 +68,10 @@ class FileImages:
 
 def bad_image_sentence(files: ImageFiles, name: str, reason: str) -> str:
     """What is wrong with an image, and what to do."""
-    return f"cannot read the image {name!r} in {files.root} ({reason}): replace or remove it"
+    return (
+        f"cannot read the image {name!r} in {files.root} ({reason}): replace or remove it, "
+        "or train with data.on_bad_image=replace"
+    )
 
 
 def _describe(error: Exception) -> str:

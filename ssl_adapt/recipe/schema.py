@@ -63,7 +63,7 @@ class DataSection(Section):
     workers: CountOrZero = Field(default=4, description="processes that decode images; only used when streaming")
     on_bad_image: Literal["error", "replace"] = Field(
         default="error",
-        description="for an image that can't be read: error ends the run; replace takes the next of its class, and tells",
+        description="an image that can't be read ends the run, or the next one of its class is taken, and told",
     )
     mean: ChannelMean = Field(description="subtracted from red, green, blue in [0, 1]")
     std: ChannelStd = Field(description="divides red, green, blue after data.mean is subtracted")

@@ -141,7 +141,7 @@ def run_grid(grid: Grid, console: Console) -> None:
     executor = create_executor(grid.folder / "submitit", grid.given)
     try:
         if waiting:
-            (grid.folder / "logs").mkdir(exist_ok=True)
+            (grid.folder / "logs").mkdir(parents=True, exist_ok=True)
             work_off(executor, {run.name: _create_job(grid, run) for run in waiting}, grid.given, jobs)
     finally:
         console.print(_table(grid.runs))

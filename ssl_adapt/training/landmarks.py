@@ -163,7 +163,7 @@ def tell_bad_images(log: RunLog, folder: RunFolder, *image_sets: ImageSet | None
         folder.save_bad_images(reasons)
         name, reason = next(iter(reasons.items()))
         log.say(
-            f"warning: {len(reasons):,} images could not be read and were replaced, such as {name} ({reason}); "
+            f"warning: {len(reasons):,} images could not be read and were replaced, such as {name!r} ({reason}); "
             f"{folder.path / 'bad_images.json'} lists them\n",
             style="yellow",
         )

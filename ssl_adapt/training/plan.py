@@ -80,6 +80,7 @@ def plain_cost(learner: Learner) -> tuple[int, int]:
 
 
 def macs_of(backbone: nn.Module, px: int) -> int:
+    """Multiply-adds of the backbone for one image of that size."""
     return count_macs(backbone, torch.zeros(1, 3, px, px))
 
 
