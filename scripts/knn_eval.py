@@ -5,6 +5,7 @@ import sys
 from rich.console import Console
 
 from ssl_adapt.arguments import describe_keys, read_arguments
+from ssl_adapt.command import run_command
 from ssl_adapt.evaluation.network import find_run_recipe
 from ssl_adapt.evaluation.score import SCORE_KEYS, SCORE_USAGE, RunDefaults, create_settings, score_model
 from ssl_adapt.evaluation.score_report import print_scores, scores_to_json
@@ -24,17 +25,13 @@ def main() -> None:
     if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
         print(describe_keys(SCORE_USAGE, SCORE_KEYS))
         return
-    try:
-        given = read_arguments(sys.argv[1:], SCORE_KEYS)
-        with Console(stderr=True).status("measuring"):
-            scores = score_model(create_settings(given, run_defaults(given["model"])))
-    except ValueError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    given = read_arguments(sys.argv[1:], SCORE_KEYS)
+    with Console(stderr=True).status("measuring"):
+        scores = score_model(create_settings(given, run_defaults(given["model"])))
     print_scores(scores)
     if "json" in given:
         given["json"].write_text(scores_to_json(scores), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    run_command(main)

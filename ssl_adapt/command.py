@@ -11,6 +11,10 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent
 DUPLICATE_WAIT_SEC = 3.0  # in which a launcher ends the other processes of a run, if the first one failed as well
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_PATH_ERRORS = {
+    errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP,
+    errno.ENAMETOOLONG,
+}  # fmt: skip
 
 
 def run_command(main: Callable[[], None]) -> None:
@@ -41,13 +45,13 @@ def user_sentence(error: Exception) -> str | None:
     """What to tell the user of an error that they can mend, or None for a defect.
 
     ValueError and FloatingPointError are such errors where this package raised them, and so is a disk that is full
-    or a file that may not be written.
+    or a path that can't be read or written.
     """
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = f" while writing {error.filename}" if error.filename else ""
         return f"{os.strerror(error.errno or 0)}{where}: make room; a run goes on by run.resume=auto"
-    if isinstance(error, PermissionError | FileExistsError | NotADirectoryError | IsADirectoryError):
-        return f"{error.strerror} ({error.filename}): type another path, or change its permissions"
+    if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
+        return f"{error.strerror} ({str(error.filename)[:200]}): type another path, or change its permissions"
     frames = list(traceback.walk_tb(error.__traceback__))
     is_ours = bool(frames) and PACKAGE in Path(frames[-1][0].f_code.co_filename).parents
     return str(error) if is_ours and isinstance(error, ValueError | FloatingPointError) else None

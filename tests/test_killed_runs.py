@@ -129,5 +129,5 @@ def test_a_batch_in_parts(tmp_path, objective):
     base = TINY if objective == "simclr" else SUPERVISED
     run(tmp_path / "a", "train.accumulate=3", "train.max_steps=4", base=base)
     assert events(tmp_path / "a", "epoch")[0]["loss"] > 0
-    with pytest.raises(ValueError, match=r"can't be shared by 1 processes in train\.accumulate=65 parts"):
+    with pytest.raises(ValueError, match=r"can't be shared by 1 process\(es\) in train\.accumulate=65 part"):
         run(tmp_path / "b", "train.accumulate=65", base=base)

@@ -125,5 +125,5 @@ def test_a_whole_run_in_two_processes(tmp_path: Path) -> None:
         pretrain(load_recipe([*arguments, "run.resume=auto"]))
     refused = torchrun(PRETRAIN, *arguments[:-1], f"run.dir={tmp_path / 'other'}", "data.batch_size=63")
     assert refused.returncode == 1  # torchrun's own
-    assert refused.stderr.count("error: data.batch_size=63 can't be shared by 2 processes") == 1
+    assert refused.stderr.count("error: data.batch_size=63 can't be shared by 2 process(es)") == 1
     assert not (tmp_path / "other").exists()

@@ -2,6 +2,7 @@
 
 import difflib
 import http.client
+import os
 import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def load_image_splits(
         raise ValueError(f"image size {image_px}: type a number of pixels of at least 1")
     if on_bad_image not in get_args(OnBadImage):
         raise ValueError(f"data.on_bad_image={on_bad_image!r}: type one of {', '.join(get_args(OnBadImage))}")
-    folder = None if root is None else Path(root).expanduser()
+    folder = None if root is None else Path(os.path.expanduser(root))
     collection = _find_collection(name, folder, image_px, memory_limit_bytes, on_bad_image)
 
     def image_set(split: _Labelled) -> ImageSet:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Literal
 
@@ -175,7 +176,7 @@ class Recipe(Section):
     @property
     def run_dir(self) -> Path:
         """The folder of the run: `run.dir`, or runs/NAME below the current folder."""
-        return Path("runs") / self.name if self.run.dir is None else Path(self.run.dir).expanduser()
+        return Path("runs") / self.name if self.run.dir is None else Path(os.path.expanduser(self.run.dir))
 
     @model_validator(mode="after")
     def _stages_fit_into_the_run(self) -> Recipe:

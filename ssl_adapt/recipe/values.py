@@ -51,7 +51,7 @@ PositiveOrZero = Annotated[float, Field(ge=0), Expected("number >= 0")]
 Fraction = Annotated[float, Field(ge=0, lt=1), Expected("number from 0 to below 1")]
 Probability = Annotated[float, Field(ge=0, le=1), Expected("number from 0 to 1")]
 Number = Annotated[float, Expected("number")]
-Text = Annotated[str, Field(min_length=1), Expected("text")]
+Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$"), Expected("text")]
 Tuple = BeforeValidator(_list_to_tuple)
 
 Seed = Annotated[int, Field(ge=0, lt=2**32), Expected("integer from 0 to 2**32 - 1")]

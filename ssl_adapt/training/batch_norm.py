@@ -21,8 +21,9 @@ class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         assert self.momentum is not None
         axes = [0, *range(2, input.ndim)]
         shape = [1, -1, *[1] * (input.ndim - 2)]
-        count = sum_with_gradient(input.new_tensor([input.numel() / input.shape[1]]))
-        mean = sum_with_gradient(input.sum(axes)) / count
+        sums = sum_with_gradient(torch.cat([input.sum(axes), input.new_tensor([input.numel() / input.shape[1]])]))
+        count = sums[-1].detach()
+        mean = sums[:-1] / count
         centred = input - mean.view(shape)
         variance = sum_with_gradient(centred.square().sum(axes)) / count
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:

@@ -20,7 +20,7 @@ from ssl_adapt.training.learner import Learner, create_learner
 from ssl_adapt.training.plan import describe_plan, warn_if_too_short
 from ssl_adapt.training.progress import (
     Progress,
-    check_processes,
+    check_checkpoint,
     is_checkpoint_epoch,
     is_checkpoint_step,
     tell_skipped,
@@ -54,7 +54,7 @@ def pretrain(recipe: Recipe) -> Path | None:
         monitor = create_monitor(recipe, train_set, test_set, stages, device)
         saved = folder.load_checkpoint()
         if saved:
-            check_processes(saved)
+            check_checkpoint(saved)
         torch.manual_seed(recipe.seed)
         task = create_task(recipe, train_set)
         learner = create_learner(recipe, task, accelerator, saved and saved.state["learner"]["architecture"])

@@ -80,19 +80,33 @@ class Progress:
 
     @classmethod
     def restore(cls, saved: Checkpoint, learner: Learner) -> "Progress":
-        """The progress of a checkpoint, with the learner and the random numbers as they were."""
+        """The progress of a checkpoint, with the learner and the random numbers as they were.
+
+        Raises:
+            ValueError: if it is that of another network.
+        """
         state = saved.state
-        learner.load_state_dict(state["learner"])
+        try:
+            learner.load_state_dict(state["learner"])
+        except (LookupError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ValueError(
+                f"the checkpoint of step {saved.step} does not fit the recipe's network ({reason}): "
+                "start in another run.dir"
+            ) from error
         set_random_state(state["random_states"][process_index()])
         return cls(state["epoch"], state["step"], list(state["losses"]), state["skipped"])
 
 
-def check_processes(saved: Checkpoint) -> None:
-    """Refuse to go on with another number of processes.
+def check_checkpoint(saved: Checkpoint) -> None:
+    """Refuse what this release did not write, and to go on with another number of processes.
 
     Raises:
-        ValueError: naming both numbers.
+        ValueError: naming what is missing, or both numbers.
     """
+    missing = {"epoch", "step", "losses", "skipped", "learner", "random_states", "log"} - saved.state.keys()
+    if missing:
+        raise ValueError(f"the checkpoint of step {saved.step} has no {min(missing)!r}: start in another run.dir")
     before = len(saved.state["random_states"])
     if before != process_count():
         raise ValueError(

@@ -140,7 +140,13 @@ class RunFolder:
             raise ValueError(
                 f"{self.path} holds a run already: type run.resume=auto to go on with it, or another run.dir=FOLDER"
             )
-        before = load_recipe([f"recipe={self._recipe_path}"])
+        try:
+            before = load_recipe([f"recipe={self._recipe_path}"])
+        except ValueError as error:
+            reason = str(error).partition("\n")[0]
+            raise ValueError(
+                f"{self._recipe_path} is no longer the recipe of a run ({reason}): start in another run.dir"
+            ) from None
         epochs, old_epochs = self._recipe.train.epochs, before.train.epochs
         if resume == "extend" and epochs > old_epochs:
             if self._recipe.train.max_steps is not None:

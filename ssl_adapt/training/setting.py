@@ -60,8 +60,8 @@ def create_stages(recipe: Recipe, image_count: int) -> Stages:
         )
     if batch_size % processes or batch_size < 2 * processes * parts:
         raise ValueError(
-            f"data.batch_size={batch_size} can't be shared by {processes} processes in train.accumulate={parts} "
-            f"parts of at least 2 images: set it to a multiple of {processes}, of at least {2 * processes * parts}"
+            f"data.batch_size={batch_size} can't be shared by {processes} process(es) in train.accumulate={parts} "
+            f"part(s) of at least 2 images: set it to a multiple of {processes}, of at least {2 * processes * parts}"
         )
     return plan_stages(
         steps_per_epoch=steps_per_epoch,

@@ -1,5 +1,6 @@
 """The two things a network can be trained for: what a batch becomes, what the network is, and what is minimised."""
 
+import difflib
 from typing import Any, Protocol
 
 import timm
@@ -162,8 +163,12 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
         backbone: nn.Module = timm.create_model(
             recipe.model.name, num_classes=num_classes, pretrained_cfg_overlay=cfg, **recipe.model.args
         )
-    except (RuntimeError, TypeError) as error:
-        raise ValueError(f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {error}") from None
+    except (RuntimeError, TypeError, ValueError, LookupError, OSError) as error:
+        reason = " ".join(str(error).split())
+        hint = "" if timm.is_model(recipe.model.name) else _nearest_models(recipe.model.name)
+        raise ValueError(
+            f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {reason}{hint}"
+        ) from error
     if recipe.train.drop_path is not None and not any(isinstance(module, DropPath) for module in backbone.modules()):
         raise ValueError(
             f"train.drop_path={recipe.train.drop_path}: {recipe.model.name} has no drop-path; set it to null "
@@ -176,6 +181,11 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
     if recipe.adapt.edges is not None:
         raise ValueError(f"adapt.edges={recipe.adapt.edges}: {recipe.model.name} declares its own edges; leave it out")
     return backbone
+
+
+def _nearest_models(name: str) -> str:
+    near = difflib.get_close_matches(name, timm.list_models(), n=2)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else "; timm.list_models() has the names"
 
 
 def _channels_last(images: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """A run in a process of its own, which can be killed; how far it was stays known."""
 
+import json
 import multiprocessing
 import os
 import random
@@ -7,6 +8,7 @@ import resource
 import time
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
+from typing import Any
 
 ARGUMENTS = [
     "recipe=debug", "data.image_px=8", "data.batch_size=64", "model.name=resnet50_cifar",
@@ -104,3 +106,14 @@ def damage(path: Path, kind: str, generator: random.Random) -> None:
     else:
         content[generator.randrange(len(content))] ^= 1 << generator.randrange(8)
     path.write_bytes(content)
+
+
+def result(folder: Path) -> dict[str, Any]:
+    """All that a run leaves which may not depend on its having been stopped."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return {
+        "weights": (folder / "export" / "model.safetensors").read_bytes(),
+        "architecture": (folder / "architecture.json").read_text(),
+        "result": json.loads((folder / "result.json").read_text()),
+        "metrics": [{key: value for key, value in line.items() if key != "images_per_sec"} for line in lines],
+    }

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.run_process import CHECKPOINT_STEPS, RunProcess, damage
+from faults.run_process import CHECKPOINT_STEPS, RunProcess, damage, result
 
 pytestmark = pytest.mark.faults
 
@@ -21,17 +21,6 @@ TRIALS = [(kind, number) for kind, count in KINDS.items() for number in range(co
 MOST_LOST = {"SIGTERM": 0, "torn file": 2 * CHECKPOINT_STEPS, "flipped bit": 2 * CHECKPOINT_STEPS}
 LOST: dict[str, list[int]] = defaultdict(list)
 WRONG: Counter[str] = Counter()
-
-
-def result(folder: Path) -> dict[str, Any]:
-    """All that a run leaves which may not depend on its having been stopped."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    return {
-        "weights": (folder / "export" / "model.safetensors").read_bytes(),
-        "architecture": (folder / "architecture.json").read_text(),
-        "result": json.loads((folder / "result.json").read_text()),
-        "metrics": [{key: value for key, value in line.items() if key != "images_per_sec"} for line in lines],
-    }
 
 
 @pytest.fixture(scope="module")
