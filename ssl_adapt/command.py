@@ -1,12 +1,15 @@
 """How a command ends: what the user can mend is one sentence and exit code 2, all else keeps its traceback."""
 
 import errno
+import linecache
 import os
 import sys
 import time
 import traceback
 from collections.abc import Callable
 from pathlib import Path
+
+from ssl_adapt.processes import is_lost_process
 
 PACKAGE = Path(__file__).parent
 DUPLICATE_WAIT_SEC = 3.0  # in which a launcher ends the other processes of a run, if the first one failed as well
@@ -33,10 +36,11 @@ def run_command(main: Callable[[], None]) -> None:
         sentence = user_sentence(error)
         if sentence is not None:
             _leave(f"error: {sentence}", 2)
-        traceback.print_exc()
+        if is_lost_process(error):
+            _leave("stopped: another process of the run ended; what it says is the reason", 1)
         _leave(
-            "this is a defect of ssl_adapt, or of a library it uses: please report it with the lines above, the "
-            "command, and recipe.yaml of the run folder",
+            f"{traceback.format_exc()}this is a defect of ssl_adapt, or of a library it uses: please report it with "
+            "the lines above, the command, and recipe.yaml of the run folder",
             1,
         )
 
@@ -44,17 +48,21 @@ def run_command(main: Callable[[], None]) -> None:
 def user_sentence(error: Exception) -> str | None:
     """What to tell the user of an error that they can mend, or None for a defect.
 
-    ValueError and FloatingPointError are such errors where this package raised them, and so is a disk that is full
-    or a path that can't be read or written.
+    ValueError and FloatingPointError are such errors where a `raise` of this package made them, and so is a disk
+    that is full, a path that can't be read or written, or too little memory.
     """
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = f" while writing {error.filename}" if error.filename else ""
         return f"{os.strerror(error.errno or 0)}{where}: make room; a run goes on by run.resume=auto"
     if isinstance(error, OSError) and error.errno in _PATH_ERRORS and error.filename is not None:
         return f"{error.strerror} ({str(error.filename)[:200]}): type another path, or change its permissions"
+    if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "allocate memory" in str(error):
+        return "there is not enough memory: lower data.batch_size, or raise train.accumulate, which takes it in parts"
     frames = list(traceback.walk_tb(error.__traceback__))
-    is_ours = bool(frames) and PACKAGE in Path(frames[-1][0].f_code.co_filename).parents
-    return str(error) if is_ours and isinstance(error, ValueError | FloatingPointError) else None
+    if not frames or not isinstance(error, ValueError | FloatingPointError):
+        return None
+    file, line = frames[-1][0].f_code.co_filename, linecache.getline(frames[-1][0].f_code.co_filename, frames[-1][1])
+    return str(error) if PACKAGE in Path(file).parents and line.strip().startswith("raise") else None
 
 
 def _leave(text: str, code: int) -> None:

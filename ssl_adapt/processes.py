@@ -83,6 +83,12 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
+def is_lost_process(error: BaseException) -> bool:
+    """Whether the error says no more than that another process has gone."""
+    is_gloo = isinstance(error, RuntimeError) and "gloo" in str(error)
+    return process_count() > 1 and (is_gloo or isinstance(error, dist.DistError))
+
+
 def check_same_everywhere(tensor: Tensor, what: str) -> None:
     """Compare a tensor over all processes.
 

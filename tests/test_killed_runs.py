@@ -1,14 +1,19 @@
 """Runs that stop before their end, for whatever reason: what is kept, what is said, and how they go on."""
 
 import os
+import shutil
 import signal
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from short_runs import SUPERVISED, TINY, assert_same_weights, events, run, status, weights
 
 from ssl_adapt import load_recipe
+from ssl_adapt.command import user_sentence
 from ssl_adapt.training.folder_lock import lock_folder
+from ssl_adapt.training.run_folder import RunFolder
+from ssl_adapt.training.setting import epoch_batches
 from ssl_adapt.training.stop_signal import InterruptedRunError
 from ssl_adapt.training.tasks import SimclrTask
 
@@ -131,3 +136,50 @@ def test_a_batch_in_parts(tmp_path, objective):
     assert events(tmp_path / "a", "epoch")[0]["loss"] > 0
     with pytest.raises(ValueError, match=r"can't be shared by 1 process\(es\) in train\.accumulate=65 part"):
         run(tmp_path / "b", "train.accumulate=65", base=base)
+
+
+def test_results_without_a_checkpoint_are_not_overwritten(tmp_path):
+    run(tmp_path / "a", "train.max_steps=2")
+    shutil.rmtree(tmp_path / "a" / "checkpoints")
+    for resume in ("never", "auto"):
+        with pytest.raises(ValueError, match=r"holds result\.json of a run but no checkpoint to go on from"):
+            run(tmp_path / "a", "train.max_steps=2", f"run.resume={resume}")
+
+
+def test_a_folder_that_another_run_made_meanwhile(tmp_path, monkeypatch):
+    create = RunFolder.create
+
+    def late(folder):
+        with monkeypatch.context() as patched:
+            patched.setattr(RunFolder, "create", create)
+            AcceleratorState._reset_state(reset_partial_state=True)
+            run(tmp_path / "a", "train.max_steps=2")
+        create(folder)
+
+    monkeypatch.setattr(RunFolder, "create", late)
+    with pytest.raises(ValueError, match="was made by another run while this one began"):
+        run(tmp_path / "a", "train.max_steps=2")
+
+
+def test_a_stop_that_was_passed_already_stops_at_once(tmp_path):
+    assert run(tmp_path / "a", "train.epochs=3", "run.stop_after_epochs=2") is None
+    assert run(tmp_path / "a", "train.epochs=3", "run.stop_after_epochs=1", "run.resume=auto") is None
+    assert len(events(tmp_path / "a", "epoch")) == 2
+
+
+def test_too_little_memory_is_a_sentence():
+    assert "train.accumulate" in str(user_sentence(torch.OutOfMemoryError("CUDA out of memory. Tried to ...")))
+    assert "train.accumulate" in str(user_sentence(MemoryError()))
+    assert user_sentence(KeyError("a defect")) is None
+
+
+def test_a_slip_of_ours_is_no_sentence():
+    def slip():
+        epoch_batches(load_recipe(["recipe=debug"]), None, None, None, 0, 0)
+
+    with pytest.raises(AttributeError) as caught:
+        slip()
+    assert user_sentence(caught.value) is None
+    with pytest.raises(ValueError, match="zip") as slipped:
+        list(zip([1], [], strict=True))
+    assert user_sentence(slipped.value) is None

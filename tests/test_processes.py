@@ -108,8 +108,10 @@ def test_the_comparison_would_see_a_wrong_factor(of_two: list[dict[str, Any]]) -
 def test_a_whole_run_in_two_processes(tmp_path: Path) -> None:
     """The command that users type: both stages, kNN and export; and what is refused is said once."""
     folder = tmp_path / "run"
-    arguments = ["recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "train.max_steps=6",
-                 "adapt.theta_lr=0.5", "train.accumulate=2", f"run.dir={folder}"]  # fmt: skip
+    arguments = [
+        "recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "train.max_steps=6",
+        "adapt.theta_lr=0.5", "train.accumulate=2", "train.precision=bfloat16", f"run.dir={folder}",
+    ]  # fmt: skip
     done = torchrun(PRETRAIN, *arguments)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("exported: ") == 1

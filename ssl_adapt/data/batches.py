@@ -1,5 +1,6 @@
 """The order of an epoch, and its batches on the device."""
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
@@ -103,12 +104,19 @@ class _Chunks:
         return _Decoded(images, reason, dict(islice(record.items(), told, None)))
 
 
+def _leave_signals_to_the_run(worker: int) -> None:
+    """A signal to the whole group of processes, as launchers send it, must not end the workers before the run saved."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def _decode(image_set: ImageSet, chunks: list[Tensor], workers: int, *, pin_memory: bool) -> Iterator[Tensor]:
     loader = DataLoader(
         cast(Dataset[_Decoded], _Chunks(image_set, chunks)),
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
+        worker_init_fn=_leave_signals_to_the_run,
         generator=torch.Generator(),  # else the loader draws a seed from torch's global random state
     )
     failure = ""

@@ -19,6 +19,7 @@ class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if not self.training or process_count() == 1:
             return super().forward(input)
         assert self.momentum is not None
+        kept_type, input = input.dtype, input.to(torch.promote_types(input.dtype, torch.float32))
         axes = [0, *range(2, input.ndim)]
         shape = [1, -1, *[1] * (input.ndim - 2)]
         sums = sum_with_gradient(torch.cat([input.sum(axes), input.new_tensor([input.numel() / input.shape[1]])]))
@@ -33,8 +34,8 @@ class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
                 cast(Tensor, self.num_batches_tracked).add_(1)
         normalised = centred * (variance + self.eps).rsqrt().view(shape)
         if not self.affine:
-            return normalised
-        return torch.addcmul(self.bias.view(shape), normalised, self.weight.view(shape))
+            return normalised.to(kept_type)
+        return torch.addcmul(self.bias.view(shape), normalised, self.weight.view(shape)).to(kept_type)
 
     def _check_input_dim(self, input: Tensor) -> None:
         """Any number of dimensions: those of the class whose place this one took."""

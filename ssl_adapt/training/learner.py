@@ -127,6 +127,7 @@ class Learner:
         self.adaptation = self.theta_optimizer = None
         keep_only(self.weight_optimizer, self.network.parameters())
         if process_count() > 1:  # the wrapper waits for the gradients of weights that are gone
+            self.prepared = self.network
             self.accelerator.free_memory()
             self.prepared, self.weight_optimizer = prepare(
                 self.accelerator, self.network, self.weight_optimizer, is_adapted=bool(architecture.changed)

@@ -8,6 +8,7 @@ import torch
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.export import export_timm
 from ssl_adapt.recipe import Recipe
+from ssl_adapt.training.checkpoint import Checkpoint
 from ssl_adapt.training.landmarks import (
     create_monitor,
     tell_bad_images,
@@ -21,6 +22,7 @@ from ssl_adapt.training.plan import describe_plan, warn_if_too_short
 from ssl_adapt.training.progress import (
     Progress,
     check_checkpoint,
+    check_same_view,
     is_checkpoint_epoch,
     is_checkpoint_step,
     tell_skipped,
@@ -53,6 +55,7 @@ def pretrain(recipe: Recipe) -> Path | None:
         stages = create_stages(recipe, len(train_set))
         monitor = create_monitor(recipe, train_set, test_set, stages, device)
         saved = folder.load_checkpoint()
+        check_same_view(train_set, test_set, saved)
         if saved:
             check_checkpoint(saved)
         torch.manual_seed(recipe.seed)
@@ -67,7 +70,7 @@ def pretrain(recipe: Recipe) -> Path | None:
             tell_bad_images(log, folder, train_set, test_set)
             if saved:
                 progress = Progress.restore(saved, learner)
-                tell_resumed(log, folder, progress, saved.damaged)
+                tell_resumed(log, saved, progress)
             else:
                 part_ways(recipe.seed)
                 progress = Progress()
@@ -75,7 +78,7 @@ def pretrain(recipe: Recipe) -> Path | None:
             del saved  # as large as the network and its optimiser
 
             for epoch in range(progress.epoch, stages.epochs):
-                if recipe.run.stop_after_epochs == epoch:
+                if recipe.run.stop_after_epochs is not None and recipe.run.stop_after_epochs <= epoch:
                     stop_early(log, folder, epoch)
                     return None
                 log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
@@ -106,7 +109,10 @@ def pretrain(recipe: Recipe) -> Path | None:
 
 
 def train_step(recipe: Recipe, learner: Learner, stages: Stages, inputs: Inputs, step: int) -> float | None:
-    """One step of what is due at `step`; the loss, or None if a loss or gradient was not finite."""
+    """One step of what is due at `step`; the loss, or None if a loss or gradient was not finite.
+
+    The pass that had it, of the weights or of theta, has then moved nothing, and one after it was not made.
+    """
     learner.set_drop_path(step / stages.total_steps)
     order = theta_order(recipe, stages, step)
     if order == "theta first" and learner.train_theta(inputs) is None:
@@ -128,13 +134,13 @@ def theta_order(recipe: Recipe, stages: Stages, step: int) -> Literal["theta fir
     return "theta first" if step > 0 else None  # there is no batch before the first
 
 
-def tell_resumed(log: RunLog, folder: RunFolder, progress: Progress, damaged: tuple[str, ...]) -> None:
+def tell_resumed(log: RunLog, saved: Checkpoint, progress: Progress) -> None:
     """Say from where the run goes on, what was damaged, and by how much the run is longer."""
-    for problem in damaged:
+    for problem in saved.damaged:
         log.say(f"warning: a damaged checkpoint is left aside: {problem}", style="yellow")
     log.say(f"going on after step {progress.step:,}, in epoch {progress.epoch + 1}")
-    if folder.extended_from is not None:
-        before, now = folder.extended_from, log.recipe.train.epochs
+    before, now = saved.state["epochs"], log.recipe.train.epochs
+    if before != now:
         log.record("extended", step=progress.step, epochs_before=before, epochs=now)
         log.say(f"extended from {before} to {now} epochs; a schedule that ends with the run follows the new length")
     log.say("")

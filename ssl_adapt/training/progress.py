@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from ssl_adapt.data import Batch
+from ssl_adapt.data import Batch, ImageSet
 from ssl_adapt.processes import gather_objects, process_count, process_index
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.checkpoint import Checkpoint, random_state, set_random_state
@@ -67,6 +67,7 @@ class Progress:
         folder.save_checkpoint(
             self.step,
             {
+                "epochs": learner.recipe.train.epochs,
                 "epoch": self.epoch,
                 "step": self.step,
                 "losses": self.losses,
@@ -104,7 +105,7 @@ def check_checkpoint(saved: Checkpoint) -> None:
     Raises:
         ValueError: naming what is missing, or both numbers.
     """
-    missing = {"epoch", "step", "losses", "skipped", "learner", "random_states", "log"} - saved.state.keys()
+    missing = {"epochs", "epoch", "step", "losses", "skipped", "learner", "random_states", "log"} - saved.state.keys()
     if missing:
         raise ValueError(f"the checkpoint of step {saved.step} has no {min(missing)!r}: start in another run.dir")
     before = len(saved.state["random_states"])
@@ -113,6 +114,27 @@ def check_checkpoint(saved: Checkpoint) -> None:
             f"this run was started with {before} process(es), now there are {process_count()}: batches and random "
             f"numbers would be shared out differently; launch {before}, or start in another run.dir"
         )
+
+
+def check_same_view(train_set: ImageSet, test_set: ImageSet | None, saved: Checkpoint | None) -> None:
+    """Compare what the processes found on their disks.
+
+    Raises:
+        ValueError: if it differs; in all of them, so that none waits for the others.
+    """
+    mine = {
+        "training images": len(train_set),
+        "test images": len(test_set) if test_set else 0,
+        "step of the last checkpoint": saved.step if saved else None,
+    }
+    views = gather_objects(mine)
+    for what in mine:
+        found = [view[what] for view in views]
+        if len(set(found)) > 1:
+            raise ValueError(
+                f"the processes see different {what} ({', '.join(map(str, found))}): give all of them the same "
+                "images, and a run.dir on a file system that they share"
+            )
 
 
 def is_checkpoint_step(recipe: Recipe, step: int) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ssl_adapt.processes import process_index
+from ssl_adapt.processes import is_lost_process, process_index
 from ssl_adapt.recipe import Recipe, load_recipe, recipe_text
 from ssl_adapt.training.atomic_file import write_text
 from ssl_adapt.training.checkpoint import Checkpoint, Checkpoints
@@ -39,7 +39,6 @@ class RunFolder:
     def __init__(self, recipe: Recipe) -> None:
         self.path = recipe.run_dir
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep=recipe.run.keep_checkpoints)
-        self.extended_from: int | None = None
         self._recipe = recipe
         self._is_main = process_index() == 0
         self._is_created = False
@@ -67,7 +66,10 @@ class RunFolder:
         """Make and lock the folder, if it is new, and save the recipe in it."""
         if self._is_main:
             self.path.mkdir(parents=True, exist_ok=True)
-            self._lock = self._lock or lock_folder(self.path)
+            if self._lock is None:
+                self._lock = lock_folder(self.path)
+                if self.checkpoints.exist():
+                    raise ValueError(f"{self.path} was made by another run while this one began: name another run.dir")
         self._write("recipe.yaml", recipe_text(self._recipe))
         self._is_created = True
         self.save_status("running")
@@ -80,7 +82,8 @@ class RunFolder:
             if self._is_created and isinstance(error, InterruptedRunError | KeyboardInterrupt):
                 self.save_status("interrupted", str(error))
             elif self._is_created and error is not None:
-                self.save_status("failed", f"{type(error).__name__}: {error}")
+                reason = "another process of the run ended" if is_lost_process(error) else str(error)
+                self.save_status("failed", f"{type(error).__name__}: {reason}")
         except OSError:  # a full disk, say, which may be what ended the run
             pass
         finally:
@@ -134,6 +137,12 @@ class RunFolder:
 
     def _check(self) -> None:
         if not self.checkpoints.exist():
+            left = [name for name in ("result.json", "export", "checkpoint.pt") if (self.path / name).exists()]
+            if left:
+                raise ValueError(
+                    f"{self.path} holds {left[0]} of a run but no checkpoint to go on from: "
+                    "type another run.dir=FOLDER, or remove that one"
+                )
             return
         resume = self._recipe.run.resume
         if resume == "never":
@@ -151,7 +160,6 @@ class RunFolder:
         if resume == "extend" and epochs > old_epochs:
             if self._recipe.train.max_steps is not None:
                 raise ValueError("run.resume=extend and train.max_steps don't go together: type train.max_steps=null")
-            self.extended_from = old_epochs
             before = before.model_copy(update={"train": before.train.model_copy(update={"epochs": epochs})})
         check_same(before, self._recipe, old_epochs)
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from accelerate import Accelerator
@@ -125,10 +126,16 @@ class RunLog:
     def __enter__(self) -> "RunLog":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Take the bar away, however the run ended, and close the trackers."""
         self._remove_bar()
-        self.accelerator.end_training()
+        if error is None or self.accelerator.num_processes == 1:
+            self.accelerator.end_training()
+        else:  # the others may be gone, and ending the group of processes would wait for them
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
 
     def end_epoch(self) -> tuple[float, int]:
         """Take the bar away; the seconds and the steps of the epoch."""

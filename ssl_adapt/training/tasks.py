@@ -163,8 +163,17 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
         backbone: nn.Module = timm.create_model(
             recipe.model.name, num_classes=num_classes, pretrained_cfg_overlay=cfg, **recipe.model.args
         )
-    except (RuntimeError, TypeError, ValueError, LookupError, OSError) as error:
-        reason = " ".join(str(error).split())
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
         hint = "" if timm.is_model(recipe.model.name) else _nearest_models(recipe.model.name)
         raise ValueError(
             f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {reason}{hint}"

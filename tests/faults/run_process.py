@@ -1,10 +1,12 @@
 """A run in a process of its own, which can be killed; how far it was stays known."""
 
+import functools
 import json
 import multiprocessing
 import os
 import random
 import resource
+import sys
 import time
 from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
@@ -26,13 +28,17 @@ class RunProcess:
     """A run that goes on in `folder`; `step` is the last one that it did, -1 before the first.
 
     What it prints is added to a file beside its folder, `output`.
+
+    Args:
+        folder: the run folder.
+        streams: let two workers decode the images, as of a set that does not fit into memory.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, streams: bool = False) -> None:
         self.output = folder.parent / f"{folder.name}.txt"
         self._step = CONTEXT.Value("q", -1)
         self._first = CONTEXT.Value("q", -1)
-        self._process = CONTEXT.Process(target=_run, args=(folder, self.output, self._step, self._first))
+        self._process = CONTEXT.Process(target=_run, args=(folder, self.output, self._step, self._first, streams))
         self._process.start()
 
     @property
@@ -57,6 +63,12 @@ class RunProcess:
             assert self._process.pid is not None
             os.kill(self._process.pid, number)
 
+    def kill_group(self, number: int) -> None:
+        """Send a signal to the run and its workers, as a launcher does, if the run has not ended."""
+        if self._process.is_alive():
+            assert self._process.pid is not None
+            os.killpg(self._process.pid, number)
+
     def fill_disk(self, most_bytes: int) -> None:
         """From now on none of its files can grow beyond so many bytes, and writing fails as on a full disk."""
         if self._process.is_alive():
@@ -70,7 +82,7 @@ class RunProcess:
         return self._process.exitcode
 
 
-def _run(folder: Path, output: Path, step: "Synchronized[int]", first: "Synchronized[int]") -> None:
+def _run(folder: Path, output: Path, step: "Synchronized[int]", first: "Synchronized[int]", streams: bool) -> None:
     import torch
 
     from ssl_adapt.command import run_command
@@ -78,7 +90,11 @@ def _run(folder: Path, output: Path, step: "Synchronized[int]", first: "Synchron
     from ssl_adapt.training.pretrain import pretrain
     from ssl_adapt.training.progress import Progress
 
+    os.setsid()
     torch.set_num_threads(1)
+    if streams:
+        loop = sys.modules["ssl_adapt.training.pretrain"]
+        loop.load_image_splits = functools.partial(loop.load_image_splits, memory_limit_bytes=0)  # type: ignore[attr-defined]
     count = Progress.count
 
     def count_and_tell(progress: Progress, loss: float | None) -> None:

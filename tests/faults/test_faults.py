@@ -16,9 +16,9 @@ from faults.run_process import CHECKPOINT_STEPS, RunProcess, damage, result
 pytestmark = pytest.mark.faults
 
 STEPS = 100
-KINDS = {"SIGKILL": 16, "SIGTERM": 10, "full disk": 8, "torn file": 8, "flipped bit": 8}
+KINDS = {"SIGKILL": 16, "SIGTERM": 10, "SIGTERM group": 4, "full disk": 8, "torn file": 8, "flipped bit": 8}
 TRIALS = [(kind, number) for kind, count in KINDS.items() for number in range(count)]
-MOST_LOST = {"SIGTERM": 0, "torn file": 2 * CHECKPOINT_STEPS, "flipped bit": 2 * CHECKPOINT_STEPS}
+MOST_LOST = {"SIGTERM": 0, "SIGTERM group": 0, "torn file": 2 * CHECKPOINT_STEPS, "flipped bit": 2 * CHECKPOINT_STEPS}
 LOST: dict[str, list[int]] = defaultdict(list)
 WRONG: Counter[str] = Counter()
 
@@ -41,23 +41,28 @@ def test_a_killed_run_ends_as_if_nothing_had_been(
     generator = random.Random(f"{kind} {number}")
     folder = tmp_path / "run"
     first = 2 * CHECKPOINT_STEPS + 1 if kind in ("torn file", "flipped bit") else 0
-    run = RunProcess(folder)
+    streams = kind == "SIGTERM group"
+    run = RunProcess(folder, streams=streams)
     run.wait_for_step(generator.randrange(first, STEPS - CHECKPOINT_STEPS))
     if kind == "full disk":
         run.fill_disk(generator.randrange(200, reference["checkpoint_bytes"] // 2))
         assert run.wait() == 2, run.output.read_text()
     else:
-        signal_number = signal.SIGTERM if kind == "SIGTERM" else signal.SIGKILL
         generator_wait(run, generator)
-        run.kill(signal_number)
-        expected = (128 + signal.SIGTERM, -signal.SIGTERM) if kind == "SIGTERM" else (-signal.SIGKILL,)
+        if streams:
+            run.kill_group(signal.SIGTERM)
+        else:
+            run.kill(signal.SIGTERM if kind == "SIGTERM" else signal.SIGKILL)
+        expected = (
+            (-signal.SIGKILL,) if kind == "SIGKILL" or "file" in kind or "bit" in kind else (128 + signal.SIGTERM,)
+        )
         assert run.wait() in expected, run.output.read_text()
     reached = max(run.step, 0)
     if kind in ("torn file", "flipped bit"):
         newest = sorted((folder / "checkpoints").glob("step_*"))[-1]
         damage(newest / generator.choice(["state.pt", "manifest.json"]), kind, generator)
 
-    resumed = RunProcess(folder)
+    resumed = RunProcess(folder, streams=streams)
     assert resumed.wait() == 0, resumed.output.read_text()
     lost = reached - resumed.first_step
     assert 0 <= lost <= MOST_LOST.get(kind, CHECKPOINT_STEPS)
