@@ -6,6 +6,7 @@ import json
 import shutil
 from collections import Counter
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -65,11 +66,11 @@ def mutated_values(draw: Draw, values: dict[str, Any]) -> Any:
             inner = inner[key]
         match draw(st.sampled_from(["replace", "replace", "remove", "add"])):
             case "replace":
-                inner[key] = draw(PLAIN)
+                inner[key] = deepcopy(draw(PLAIN))  # the sampled ones would change for all examples
             case "remove" if len(inner) > 1:
                 inner.pop(key)
             case _ if isinstance(inner, dict):
-                inner[draw(st.text(max_size=6))] = draw(PLAIN)
+                inner[draw(st.text(max_size=6))] = deepcopy(draw(PLAIN))
     return json.dumps(changed)
 
 
