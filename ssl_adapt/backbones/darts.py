@@ -87,7 +87,7 @@ def create_auxiliary_head(in_channels: int, num_classes: int) -> nn.Sequential:
 
 
 def _create_stages(genotype: Genotype, channels: int, cells: int) -> list[list[GenotypeCell]]:
-    reductions = _reductions(cells)
+    reductions = reduction_cells(cells)
     stages: list[list[GenotypeCell]] = []
     before = previous = 3 * channels
     for index in range(cells):
@@ -108,7 +108,8 @@ def _create_stages(genotype: Genotype, channels: int, cells: int) -> list[list[G
     return stages
 
 
-def _reductions(cells: int) -> set[int]:
+def reduction_cells(cells: int) -> set[int]:
+    """The indices of the cells that reduce, at one and two thirds of the depth."""
     return {cells // 3, 2 * cells // 3}
 
 
@@ -118,7 +119,7 @@ default_cfgs = generate_default_cfgs({name: small_image_cfg() for name in NAMES}
 
 def _create_variant(variant: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> CellNetwork:
     cells = kwargs.get("cells", defaults["cells"])
-    stages = len(_reductions(cells) | {0})  # a stage begins at each of these cells
+    stages = len(reduction_cells(cells) | {0})  # a stage begins at each of these cells
     return create_cell_network(create_darts, variant, pretrained, defaults, stages, kwargs)
 
 

@@ -1,0 +1,31 @@
+"""NAT's search for a better cell: python scripts/nat_search.py recipe=NAME genotype=FILE.json (--help for more)."""
+
+import sys
+
+import torch
+
+from ssl_adapt.arguments import describe_keys
+from ssl_adapt.command import run_command
+from ssl_adapt.data import load_image_splits
+from ssl_adapt.nat.options import NAT_KEYS, NAT_USAGE, create_settings, read_search_arguments
+from ssl_adapt.nat.search import search
+
+
+def main() -> None:
+    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
+        print(describe_keys(NAT_USAGE, NAT_KEYS))
+        return
+    recipe, given = read_search_arguments(sys.argv[1:])
+    data = recipe.data
+    train_set = load_image_splits(data.name, root=data.root, image_px=data.image_px).train
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    result = search(recipe, train_set, create_settings(given), device=device)
+    given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")
+    if "json" in given:
+        given["json"].write_text(result.to_json(), encoding="utf-8")
+    print(f"score {result.score:.4f} (of the given cells: {result.given_score:.4f}), {result.seconds:.0f} s")
+    print(f"train it from scratch with model.args.genotype={given['genotype']} adapt=null")
+
+
+if __name__ == "__main__":
+    run_command(main)
