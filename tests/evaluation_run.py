@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from small_networks import Decoded
 from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
@@ -91,19 +92,6 @@ class Counting(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         self.seen += len(images)
         return self.layers(images)
-
-
-class Decoded:
-    """The digits of two test images, one at a time, as a set that is not in memory gives them."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
 
 
 @cache

@@ -2,7 +2,7 @@
 
 import timm
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import ssl_adapt  # registers the networks
 
@@ -21,3 +21,16 @@ def images(count: int = 4) -> torch.Tensor:
 def set_theta(adaptation: ssl_adapt.Adaptation, **values: tuple[float, float, float]) -> None:
     for name, value in values.items():
         adaptation.theta[name.replace("__", ".")].data = torch.tensor(value)
+
+
+class Decoded:
+    """A set that is not in memory: one image at a time."""
+
+    def __init__(self, images: Tensor) -> None:
+        self.images = images
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> Tensor:
+        return self.images[index]

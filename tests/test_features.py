@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.nn.functional as F
+from small_networks import Decoded
 from torch import Tensor, nn
 from torchvision.transforms import Compose, Normalize, ToTensor
 
@@ -18,19 +19,6 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 def random_images(count: int, *, px: int = 8) -> Tensor:
     return torch.randint(256, (count, 3, px, px), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-
-class Decoded:
-    """A set that is not in memory: one image at a time."""
-
-    def __init__(self, images: Tensor) -> None:
-        self.images = images
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def __getitem__(self, index: int) -> Tensor:
-        return self.images[index]
 
 
 def create_network() -> nn.Sequential:

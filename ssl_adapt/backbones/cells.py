@@ -12,6 +12,17 @@ from ssl_adapt.backbones.network import CellEdge
 from ssl_adapt.backbones.operations import sum_edges
 
 
+def create_preprocesses(
+    in_channels: tuple[int, int], channels: int, follows_reduction: bool
+) -> tuple[nn.Module, nn.Module]:
+    """What brings the inputs of a cell, nodes 0 and 1, to its width, and node 0 to the height and width of node 1."""
+    before, previous = in_channels
+    bring = (
+        create_factorized_reduce(before, channels) if follows_reduction else create_relu_conv_bn(before, channels, 1)
+    )
+    return bring, create_relu_conv_bn(previous, channels, 1)
+
+
 class GenotypeCell(nn.Module):
     """Two inputs brought to one width, nodes that sum edges, and the concatenation of some nodes.
 
@@ -42,13 +53,7 @@ class GenotypeCell(nn.Module):
         self.stride = 2 if reduces else 1
         self.concat = genotype.concat
         self.out_channels = channels * len(self.concat)
-        before, previous = in_channels
-        self.preprocess0 = (
-            create_factorized_reduce(before, channels)
-            if follows_reduction
-            else create_relu_conv_bn(before, channels, 1)
-        )
-        self.preprocess1 = create_relu_conv_bn(previous, channels, 1)
+        self.preprocess0, self.preprocess1 = create_preprocesses(in_channels, channels, follows_reduction)
         edges: list[CellEdge] = []
         for operation, source, target in genotype.edges:
             place = self._free_name(f"edge_{source}_{target}")

@@ -7,7 +7,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ssl_adapt.backbones.cell_operations import create_factorized_reduce, create_operation, create_relu_conv_bn
+from ssl_adapt.backbones.cell_operations import create_operation
+from ssl_adapt.backbones.cells import create_preprocesses
 from ssl_adapt.backbones.darts import reduction_cells
 from ssl_adapt.backbones.genotypes import CellGenotype, Genotype
 from ssl_adapt.backbones.operations import sum_edges
@@ -39,13 +40,7 @@ class SupernetCell(nn.Module):
         super().__init__()
         self.reduces = reduces
         self.concat = form.concat
-        before, previous = in_channels
-        self.preprocess0 = (
-            create_factorized_reduce(before, channels)
-            if follows_reduction
-            else create_relu_conv_bn(before, channels, 1)
-        )
-        self.preprocess1 = create_relu_conv_bn(previous, channels, 1)
+        self.preprocess0, self.preprocess1 = create_preprocesses(in_channels, channels, follows_reduction)
         self.edges = nn.ModuleDict()
         for target in range(2, form.edges[-1].target + 1):
             for source in range(target):

@@ -69,7 +69,6 @@ class Progress:
             {
                 "epochs": learner.recipe.train.epochs,
                 "epoch": self.epoch,
-                "step": self.step,
                 "losses": self.losses,
                 "skipped": self.skipped,
                 "learner": learner.state_dict(),
@@ -96,7 +95,7 @@ class Progress:
                 "start in another run.dir"
             ) from error
         set_random_state(state["random_states"][process_index()])
-        return cls(state["epoch"], state["step"], list(state["losses"]), state["skipped"])
+        return cls(state["epoch"], saved.step, list(state["losses"]), state["skipped"])
 
 
 def check_checkpoint(saved: Checkpoint) -> None:
@@ -105,7 +104,7 @@ def check_checkpoint(saved: Checkpoint) -> None:
     Raises:
         ValueError: naming what is missing, or both numbers.
     """
-    missing = {"epochs", "epoch", "step", "losses", "skipped", "learner", "random_states", "log"} - saved.state.keys()
+    missing = {"epochs", "epoch", "losses", "skipped", "learner", "random_states", "log"} - saved.state.keys()
     if missing:
         raise ValueError(f"the checkpoint of step {saved.step} has no {min(missing)!r}: start in another run.dir")
     before = len(saved.state["random_states"])
