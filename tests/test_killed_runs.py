@@ -12,8 +12,10 @@ from short_runs import SUPERVISED, TINY, assert_same_weights, events, run, statu
 from ssl_adapt import load_recipe
 from ssl_adapt.command import user_sentence
 from ssl_adapt.training.folder_lock import lock_folder
+from ssl_adapt.training.learner import create_learner
+from ssl_adapt.training.progress import check_same_view
 from ssl_adapt.training.run_folder import RunFolder
-from ssl_adapt.training.setting import epoch_batches
+from ssl_adapt.training.setting import create_accelerator, epoch_batches
 from ssl_adapt.training.stop_signal import InterruptedRunError
 from ssl_adapt.training.tasks import SimclrTask
 
@@ -183,3 +185,29 @@ def test_a_slip_of_ours_is_no_sentence():
     with pytest.raises(ValueError, match="zip") as slipped:
         list(zip([1], [], strict=True))
     assert user_sentence(slipped.value) is None
+
+
+def test_a_step_without_a_finite_loss_moves_nothing(monkeypatch):
+    recipe = load_recipe([*TINY, "adapt.theta_updates_bn=true"])
+    task = SimclrTask(recipe)
+    learner = create_learner(recipe, task, create_accelerator(recipe))
+    inputs = tuple(torch.randn(4, 3, 8, 8) for _ in range(2))
+    loss = task.loss
+    monkeypatch.setattr(task, "loss", lambda *arguments: loss(*arguments) * torch.nan)
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    theta = [value.clone() for value in learner.adaptation.theta_parameters()]
+    assert learner.train_weights(inputs, 0.1) is None
+    assert learner.train_theta(inputs) is None
+    assert all(torch.equal(before[name], value) for name, value in learner.network.state_dict().items())
+    assert all(map(torch.equal, theta, learner.adaptation.theta_parameters()))
+    monkeypatch.undo()
+    assert learner.train_weights(inputs, 0.1) is not None
+    assert not all(torch.equal(before[name], value) for name, value in learner.network.state_dict().items())
+
+
+def test_processes_that_see_other_images_are_told(monkeypatch):
+    images = range(7)
+    check_same_view(images, None, None)
+    monkeypatch.setattr("ssl_adapt.training.progress.gather_objects", lambda mine: [mine, {**mine, "test images": 3}])
+    with pytest.raises(ValueError, match=r"see different test images \(0, 3\)"):
+        check_same_view(images, None, None)
