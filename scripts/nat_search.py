@@ -17,7 +17,9 @@ def main() -> None:
         return
     recipe, given = read_search_arguments(sys.argv[1:])
     data = recipe.data
-    train_set = load_image_splits(data.name, root=data.root, image_px=data.image_px).train
+    train_set = load_image_splits(
+        data.name, root=data.root, image_px=data.image_px, train_images=data.train_images
+    ).train
     device = "cuda" if torch.cuda.is_available() else "cpu"
     result = search(recipe, train_set, create_settings(given), device=device)
     given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")

@@ -117,7 +117,7 @@ def test_a_whole_run_in_two_processes(tmp_path: Path) -> None:
     assert done.stdout.count("exported: ") == 1
     assert "batch 64 in 2 processes of 2 parts" in done.stdout
     result = json.loads((folder / "result.json").read_text())
-    assert set(result["knn_top1"]) == {"raw_pixels", "untrained", "before_fix", "after_fix", "result"}
+    assert set(result["knn_top1"]) == {"raw_pixels", "untrained", "before_fix", "after_fix", "recalibrated", "result"}
     loaded = timm.create_model(f"local-dir:{folder / 'export'}", pretrained=True, num_classes=0)
     assert Architecture.of(loaded).changed
     (checkpoint,) = (folder / "checkpoints").iterdir()

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -48,12 +49,15 @@ class Adaptation:
         none_rule: when a none edge becomes the identity: "literal" compares with theta_same, which stays
             at 1 there because zero has no gradient; "threshold" asks whether theta_id > none_threshold.
         none_threshold: see `none_rule`.
+        choices: what `fix` makes of each edge whatever theta says, by name, others staying as they are: a control
+            for what theta would choose. None lets theta choose.
         on_dead: what `fix` does about a node that only none edges enter: "error" refuses the architecture,
             "warn" says so, "allow" is silent.
 
     Raises:
         ValueError: if the network declares no edges, or is mixed or adapted already, or its cells differ and so
-            can't share theta, or an argument is none of the words above.
+            can't share theta, or an argument is none of the words above, or `choices` names an edge that is not
+            there, or a candidate that it has not, or edges share theta.
 
     Source: the paper, section "Methodology"; "threshold" and "project" are ours.
     """
@@ -67,6 +71,7 @@ class Adaptation:
         none_rule: NoneRule = "literal",
         none_threshold: float = 0.0,
         on_dead: OnDead = "warn",
+        choices: Mapping[str, Choice] | None = None,
     ) -> None:
         for name, value, words in (
             ("sharing", sharing, get_args(Sharing)),
@@ -82,6 +87,9 @@ class Adaptation:
         self.none_rule = none_rule
         self.none_threshold = none_threshold
         self.on_dead = on_dead
+        self._given = choices
+        if choices is not None:
+            _check_choices(choices, self.edges, sharing, shape_change)
         if Architecture.of(model).changed:
             raise ValueError("this network was adapted before; start from a plain one")
         self._group_of = {spec.name: group_name(spec, sharing, shape_change) for spec in self.edges}
@@ -214,6 +222,8 @@ class Adaptation:
         return edge
 
     def _choice(self, spec: EdgeSpec, theta: tuple[float, ...]) -> Choice:
+        if self._given is not None:
+            return self._given.get(spec.name, "original")
         none, identity, same = theta
         allowed = {choice for choice in CHOICES if spec.allows(choice, self.shape_change)}
         if spec.kind == "none":
@@ -253,6 +263,22 @@ def _check_cells_agree(specs: Sequence[EdgeSpec], group_of: Mapping[str, str], m
                 f"sharing='cell' needs cells that are alike, and those of {model} differ: '{other.name}' is "
                 f"{other.operation} and '{spec.name}' is {spec.operation}; use sharing='full'"
             )
+
+
+def _check_choices(
+    choices: Mapping[str, Choice], specs: Sequence[EdgeSpec], sharing: Sharing, shape_change: ShapeChange
+) -> None:
+    if sharing != "full":
+        raise ValueError(
+            f"choices are those of single edges, and under sharing={sharing!r} edges share theirs: use 'full'"
+        )
+    by_name = {spec.name: spec for spec in specs}
+    for name, choice in choices.items():
+        if name not in by_name:
+            near = get_close_matches(name, by_name, n=1)
+            raise ValueError(f"choices: there is no edge {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
+        if choice not in CHOICES or not by_name[name].allows(choice, shape_change):
+            raise ValueError(f"choices: {choice!r} is no candidate of the edge {name!r}")
 
 
 def _fold(operation: nn.Module, scale: Tensor) -> None:

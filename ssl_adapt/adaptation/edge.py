@@ -117,7 +117,10 @@ class Pad(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
-        x = x[:, : self.out_channels, :: self.stride, :: self.stride]
+        if self.out_channels < self.in_channels:
+            x = x[:, : self.out_channels]
+        if self.stride > 1:  # as ::stride does, but with a gradient that stays channels-last
+            x = F.avg_pool2d(x, 1, self.stride)
         return F.pad(x, (0, 0, 0, 0, 0, max(0, self.out_channels - self.in_channels)))
 
     def extra_repr(self) -> str:

@@ -37,9 +37,7 @@ class FactorizedConv(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / 2), ceil(W / 2))."""
         height, width = x.shape[-2:]
-        shifted = x[:, :, 1:, 1:]
-        if height % 2 or width % 2:
-            shifted = F.pad(shifted, (0, width % 2, 0, height % 2))
+        shifted = F.pad(x, (-1, width % 2, -1, height % 2))  # its gradient stays channels-last; a slice's does not
         return torch.cat((self.conv1(x), self.conv2(shifted)), dim=1)
 
 

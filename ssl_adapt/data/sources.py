@@ -16,6 +16,7 @@ from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
+from ssl_adapt.data.batches import epoch_order
 from ssl_adapt.data.file_images import FileImages, OnBadImage, bad_image_sentence
 from ssl_adapt.data.image_files import ImageFiles, open_image_files
 from ssl_adapt.data.image_set import ArrayImages, ImageDataset, ImageSet, ImageSplits, create_image_set
@@ -55,6 +56,7 @@ def load_image_splits(
     image_px: int,
     memory_limit_bytes: int = 4 * 2**30,
     on_bad_image: OnBadImage = "error",
+    train_images: int | None = None,
 ) -> ImageSplits:
     """The training and test images of a collection, RGB uint8 of `image_px`, with labels where it has any.
 
@@ -69,6 +71,8 @@ def load_image_splits(
     is made. With `on_bad_image="replace"` it is replaced by the next image of its class (of any, without
     classes) that can be read, in the order of names, after the last of which comes the first; links of a tar
     that lead to no file in it, and names that leave it, are left out. `ImageSet.bad_images` names them all.
+
+    Of the training images `train_images` are kept, drawn once for all seeds (None: all of them).
 
     Raises:
         ValueError: the name is unknown, `root` is missing or holds no usable images, a class is in the test
@@ -97,7 +101,12 @@ def load_image_splits(
             bad_images=split.images.bad_images if isinstance(split.images, FileImages) else {},
         )
 
-    return ImageSplits(image_set(collection.train), image_set(collection.test) if collection.test else None)
+    train = image_set(collection.train)
+    if train_images is not None:
+        if train_images > len(train):
+            raise ValueError(f"data.train_images={train_images} is more than the {len(train)} there are: lower it")
+        train = train.subset(epoch_order(len(train), seed=0, epoch=0)[:train_images].sort().values)
+    return ImageSplits(train, image_set(collection.test) if collection.test else None)
 
 
 def _find_collection(

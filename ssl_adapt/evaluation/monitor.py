@@ -16,6 +16,7 @@ from ssl_adapt.evaluation.accuracy import Accuracy, evaluate_accuracy
 from ssl_adapt.evaluation.collapse import feature_std, rank_me
 from ssl_adapt.evaluation.features import extract_features, process_share, raw_pixels
 from ssl_adapt.evaluation.knn import KnnProtocol, KnnResult, evaluate_knn
+from ssl_adapt.evaluation.recalibration import recalibrated
 from ssl_adapt.processes import gather_rows
 
 COLLAPSE_ROWS = 2048  # features that the rank is computed from; its cost grows with their number
@@ -43,6 +44,14 @@ class Monitor(Protocol):
         """
         ...
 
+    def evaluate_recalibrated(self, network: nn.Module) -> Evaluation:
+        """The same with BatchNorm's statistics measured anew on training images; the network is left as it was.
+
+        Distributed:
+            Collective, as `evaluate`.
+        """
+        ...
+
     def evaluate_pixels(self) -> KnnResult | None:
         """The score without a network, or None where there is none.
 
@@ -58,10 +67,11 @@ class Monitor(Protocol):
 
 @dataclass(frozen=True)
 class AccuracyMonitor:
-    """Evaluates a classifier on a fixed set of images with labels; the fields are those of `FeatureMonitor`."""
+    """Evaluates a classifier on a fixed set of images with labels; fields as in `FeatureMonitor`."""
 
     name: ClassVar[str] = "accuracy"
 
+    bank: ImageSet
     queries: ImageSet | None
     mean: Sequence[float]
     std: Sequence[float]
@@ -84,6 +94,10 @@ class AccuracyMonitor:
                 workers=self.workers,
             )
         )
+
+    def evaluate_recalibrated(self, network: nn.Module) -> Evaluation:
+        """The evaluation with BatchNorm's statistics measured anew on the bank's images."""
+        return _evaluate_recalibrated(self, network)
 
     def evaluate_pixels(self) -> KnnResult | None:
         """None: there is no accuracy without a classifier."""
@@ -132,6 +146,10 @@ class FeatureMonitor:
             knn = self._knn(bank, self._extract(network, self.queries), self.queries)
         return Evaluation(knn, feature_std(rows), rank_me(rows))
 
+    def evaluate_recalibrated(self, network: nn.Module) -> Evaluation:
+        """The evaluation with BatchNorm's statistics measured anew on the bank's images."""
+        return _evaluate_recalibrated(self, network)
+
     def evaluate_pixels(self, memory_limit_bytes: int = 2 * 2**30) -> KnnResult | None:
         """The score of raw pixels, or None without labels or where they would take more than the limit."""
         if self.queries is None:
@@ -174,3 +192,16 @@ class FeatureMonitor:
             class_count=len(self.bank.classes),
             sharded=True,
         )
+
+
+def _evaluate_recalibrated(monitor: AccuracyMonitor | FeatureMonitor, network: nn.Module) -> Evaluation:
+    with recalibrated(
+        network,
+        monitor.bank,
+        mean=monitor.mean,
+        std=monitor.std,
+        batch_size=monitor.batch_size,
+        device=monitor.device,
+        workers=monitor.workers,
+    ):
+        return monitor.evaluate(network)

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ssl_adapt.recipe.section import Section
-from ssl_adapt.recipe.values import Betas, Count, CountOrZero, Number, Positive, PositiveOrZero, Text
+from ssl_adapt.recipe.values import Betas, EdgeChoices, Length, LengthOrZero, Number, Positive, PositiveOrZero, Text
 
 
 class AdaptSection(Section):
@@ -16,7 +16,7 @@ class AdaptSection(Section):
     sharing: Literal["full", "cell"] = Field(
         description="full: each edge has its own theta; cell: edges at the same place of like cells share one"
     )
-    epochs: Count = Field(description="length of the architecture stage; assumed")
+    epochs: Length = Field(description="length of the architecture stage; 0.5 is half an epoch; assumed")
     theta_lr: Positive = Field(description="learning rate of theta's Adam; assumed")
     theta_betas: Betas = Field(description="betas of theta's Adam; assumed")
     theta_weight_decay: PositiveOrZero = Field(description="weight decay of theta's Adam; assumed")
@@ -38,7 +38,7 @@ class AdaptSection(Section):
     mode: Literal["hard", "anneal"] = Field(
         description="hard: fix at the end of the stage; anneal: theta first moves linearly to its one-hot target"
     )
-    anneal_epochs: CountOrZero = Field(description="epochs of annealing after the stage; 0 with adapt.mode=hard")
+    anneal_epochs: LengthOrZero = Field(description="epochs of annealing after the stage; 0 with adapt.mode=hard")
     scale: Literal["one", "fold"] = Field(
         description="scale of a kept operation: one: theta is dropped; fold: theta goes into its BatchNorm; assumed"
     )
@@ -46,11 +46,22 @@ class AdaptSection(Section):
     on_dead: Literal["error", "warn", "allow"] = Field(
         default="warn", description="what to do at the fix about a node that only none edges enter"
     )
+    choices: EdgeChoices | None = Field(
+        default=None,
+        description="what the fix makes of each edge, whatever theta says, others staying as they are: a control; "
+        "only with adapt.sharing=full; null: theta chooses",
+    )
     edges: Text | None = Field(
         default=None,
         description="which modules of a timm model that declares no edges are edges, such as blocks.*; "
         "null: the usual ones of its family; only for such models",
     )
+
+    @model_validator(mode="after")
+    def _choices_need_full(self) -> AdaptSection:
+        if self.choices is not None and self.sharing != "full":
+            raise ValueError("adapt.choices are those of single edges: set adapt.sharing=full")
+        return self
 
     @model_validator(mode="after")
     def _annealing_has_epochs(self) -> AdaptSection:

@@ -45,6 +45,9 @@ class RunSection(Section):
         default=None, description="save one every so many steps too, for epochs that take hours"
     )
     keep_checkpoints: Count = Field(default=2, description="checkpoints that are kept, should the newest be damaged")
+    accuracy_every_epochs: CountOrZero = Field(
+        default=1, description="supervised: accuracy on the test images every so many epochs; 0: only at landmarks"
+    )
     trackers: Trackers = Field(default=(), description="also log to these; metrics.jsonl is always written")
 
 
@@ -62,6 +65,9 @@ class DataSection(Section):
         description="images in a batch, over all processes; in simclr each is seen in two views; assumed"
     )
     workers: CountOrZero = Field(default=4, description="processes that decode images; only used when streaming")
+    train_images: Count | None = Field(
+        default=None, description="train on so many images, drawn once and the same for every seed; null: on all"
+    )
     on_bad_image: Literal["error", "replace"] = Field(
         default="error",
         description="an image that can't be read ends the run, or the next one of its class is taken, and told",

@@ -48,6 +48,12 @@ Count = Annotated[int, Field(ge=1), Expected("integer >= 1")]
 CountOrZero = Annotated[int, Field(ge=0), Expected("integer >= 0")]
 Positive = Annotated[float, Field(gt=0), Expected("number > 0")]
 PositiveOrZero = Annotated[float, Field(ge=0), Expected("number >= 0")]
+Length = Annotated[int | float, Field(gt=0), Expected("number > 0")]
+LengthOrZero = Annotated[int | float, Field(ge=0), Expected("number >= 0")]
+EdgeChoices = Annotated[
+    dict[str, Literal["original", "identity", "none"]],
+    Expected("mapping from names of edges to original, identity or none"),
+]
 Fraction = Annotated[float, Field(ge=0, lt=1), Expected("number from 0 to below 1")]
 Probability = Annotated[float, Field(ge=0, le=1), Expected("number from 0 to 1")]
 Number = Annotated[float, Expected("number")]

@@ -50,15 +50,22 @@ HELP = describe_keys(_USAGE, {f"{name} ": key for name, key in GRID_KEYS.items()
 
 @dataclass(frozen=True)
 class GridRun:
-    """One combination: the name of its folder, the folder, and the arguments of scripts/pretrain.py."""
+    """One combination: the name of its folder, the folder, and the arguments of the script.
+
+    `product` is the file that a script other than pretrain's leaves once it has finished.
+    """
 
     name: str
     path: Path
     arguments: tuple[str, ...]
+    script: Path = SCRIPT
+    product: Path | None = None
 
     @property
     def state(self) -> str:
         """The state in the run's `status.json`; "-" before there is one."""
+        if self.product is not None:
+            return "finished" if self.product.is_file() else "-"
         return str(_read_json(self.path / "status.json").get("state", "-"))
 
 
@@ -158,7 +165,7 @@ def _create_job(grid: Grid, run: GridRun) -> RunJob:
     command, processes = [sys.executable], grid.given.get("processes", 1)
     if processes > 1:  # what accelerate launch calls as well, which starts only one process without a GPU
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return RunJob([*command, str(SCRIPT), *run.arguments], _log(grid, run), processes)
+    return RunJob([*command, str(run.script), *run.arguments], _log(grid, run), processes)
 
 
 def _create_run(folder: Path, values: Mapping[str, str], varied: Sequence[str]) -> GridRun:

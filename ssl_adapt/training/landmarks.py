@@ -24,6 +24,7 @@ LANDMARKS = {
     "untrained": "untrained network",
     "before_fix": "just before the fix",
     "after_fix": "just after the fix",
+    "recalibrated": "the same, BatchNorm recalibrated",
     "result": "after the run",
 }
 
@@ -43,7 +44,7 @@ def create_monitor(
     if is_trial:
         queries = queries and _sample(queries, limit, recipe.seed)
     if knn is None:
-        return AccuracyMonitor(queries, data.mean, data.std, 500, device, data.workers)
+        return AccuracyMonitor(train_set, queries, data.mean, data.std, 500, device, data.workers)
     if is_trial:
         train_set = _sample(train_set, limit, recipe.seed)
     if queries is not None and knn.k > len(train_set):
@@ -71,10 +72,12 @@ def tell_epoch(
     seconds, steps = log.end_epoch()
     images_per_sec = steps * recipe.data.batch_size / max(seconds, 1e-9)
     stage = stages.name_at_step(step - 1)
-    log.record("epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec)
+    log.record(
+        "epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec, seconds=seconds
+    )
     if learner.adaptation:
         log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
-    every = recipe.knn.every_epochs if recipe.knn else 1
+    every = recipe.knn.every_epochs if recipe.knn else recipe.run.accuracy_every_epochs
     is_time = every > 0 and (epoch + 1) % every == 0 and step < stages.total_steps
     evaluation = _describe(monitor, _measure(log, "evaluation", monitor, learner, step)) if is_time else ""
     left = (stages.total_steps - step) * seconds / max(1, steps)  # none, where only the epoch's end was missing
@@ -95,6 +98,7 @@ def tell_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner,
         states = learner.adaptation.states()
         architecture = learner.fix()
         after = _measure(log, "after_fix", monitor, learner, step)
+        recalibrated = _measure(log, "recalibrated", monitor, learner, step)
         cost_after = count_parameters(backbone), macs_of(backbone, px)
     folder.save_architecture(architecture.to_json())
     log.record(
@@ -120,6 +124,8 @@ def tell_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner,
         rows.append(["RankMe", f"{before.rank_me:.1f}", f"{after.rank_me:.1f}"])
     if before.score and after.score:
         rows.append([f"{monitor.name} top-1", f"{before.score.top1:.2%}", f"{after.score.top1:.2%}"])
+        if recalibrated.score:
+            rows.append(["  BatchNorm recalibrated", "", f"{recalibrated.score.top1:.2%}"])
     log.show_table("The network before and after", ["", "before", "after"], rows)
 
 
@@ -172,7 +178,8 @@ def tell_bad_images(log: RunLog, folder: RunFolder, *image_sets: ImageSet | None
 def _measure(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: int) -> Evaluation:
     network, knn = learner.network, learner.recipe.knn
     is_projection = knn is not None and knn.layer == "projection"
-    evaluation = monitor.evaluate(network if is_projection else network.backbone)
+    evaluate = monitor.evaluate_recalibrated if event == "recalibrated" else monitor.evaluate
+    evaluation = evaluate(network if is_projection else network.backbone)
     values = {"feature_std": evaluation.feature_std, "rank_me": evaluation.rank_me}
     if evaluation.score:
         values |= {f"{_key(monitor)}_top1": evaluation.score.top1, f"{_key(monitor)}_top5": evaluation.score.top5}

@@ -213,6 +213,7 @@ def create_adaptation(backbone: nn.Module, adapt: AdaptSection) -> Adaptation:
         none_rule=adapt.none_rule,
         none_threshold=adapt.none_threshold,
         on_dead=adapt.on_dead,
+        choices=adapt.choices,
     )
 
 

@@ -50,7 +50,11 @@ def pretrain(recipe: Recipe) -> Path | None:
     with RunFolder(recipe) as folder:
         data = recipe.data
         train_set, test_set = load_image_splits(
-            data.name, root=data.root, image_px=data.image_px, on_bad_image=data.on_bad_image
+            data.name,
+            root=data.root,
+            image_px=data.image_px,
+            on_bad_image=data.on_bad_image,
+            train_images=data.train_images,
         )
         stages = create_stages(recipe, len(train_set))
         monitor = create_monitor(recipe, train_set, test_set, stages, device)

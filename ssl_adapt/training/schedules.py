@@ -42,18 +42,21 @@ class Stages:
 
 
 def plan_stages(
-    *, steps_per_epoch: int, epochs: int, adapt_epochs: int, anneal_epochs: int, max_steps: int | None
+    *, steps_per_epoch: int, epochs: int, adapt_epochs: float, anneal_epochs: float, max_steps: int | None
 ) -> Stages:
     """The stages in steps; with `max_steps` they shrink in proportion, but none that exists falls to 0.
 
     Raises:
         ValueError: if `max_steps` is smaller than the number of stages.
     """
-    lengths = [adapt_epochs, anneal_epochs, epochs - adapt_epochs - anneal_epochs]
-    steps = [length * steps_per_epoch for length in lengths]
-    total = sum(steps)
+    total = epochs * steps_per_epoch
+    architecture, anneal = (
+        max(1, round(length * steps_per_epoch)) if length else 0 for length in (adapt_epochs, anneal_epochs)
+    )
+    anneal = min(anneal, total - architecture)  # both may have been rounded up
+    steps = [architecture, anneal, total - architecture - anneal]
     if max_steps is not None and max_steps < total:
-        stages = sum(length > 0 for length in lengths)
+        stages = sum(step > 0 for step in steps)
         if max_steps < stages:
             raise ValueError(
                 f"train.max_steps={max_steps} is too short for {stages} stages: set it to {stages} or more"

@@ -131,5 +131,7 @@ def result(folder: Path) -> dict[str, Any]:
         "weights": (folder / "export" / "model.safetensors").read_bytes(),
         "architecture": (folder / "architecture.json").read_text(),
         "result": json.loads((folder / "result.json").read_text()),
-        "metrics": [{key: value for key, value in line.items() if key != "images_per_sec"} for line in lines],
+        "metrics": [
+            {key: value for key, value in line.items() if key not in ("images_per_sec", "seconds")} for line in lines
+        ],
     }

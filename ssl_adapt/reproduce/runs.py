@@ -1,0 +1,151 @@
+"""The runs of a table: their arguments, in two rounds, as some start from what others found."""
+
+import json
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from ssl_adapt.adaptation.architecture import Architecture, edge_specs
+from ssl_adapt.adaptation.edge import Choice, EdgeSpec
+from ssl_adapt.recipe import Recipe, load_recipe
+from ssl_adapt.reproduce.systems import METHODS, NAT_ARGUMENTS, RULES, Method, Network, Scale
+from ssl_adapt.training.grid import SCRIPT, GridRun
+from ssl_adapt.training.tasks import create_backbone
+
+CLASSES = {"cifar10": 10, "tiny_imagenet": 200}
+SEARCH_SCRIPT = SCRIPT.with_name("nat_search.py")
+
+
+@dataclass(frozen=True)
+class TableRun:
+    """A network trained by a method from a seed.
+
+    Attributes:
+        network: of the table.
+        method: likewise.
+        seed: of weights, order of images, views and NAT's search.
+        scale: whose settings it has.
+        folder: of the table; the run's own is below it.
+        common: arguments that the user adds to every run, such as data.root.
+    """
+
+    network: Network
+    method: Method
+    seed: int
+    scale: Scale
+    folder: Path
+    common: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Names the run's folder."""
+        return f"{self.network.key}-{self.method.key}-seed={self.seed}"
+
+    @property
+    def path(self) -> Path:
+        """The run's folder."""
+        return self.folder / self.name
+
+    @property
+    def source_path(self) -> Path:
+        """The folder of the run whose architecture this one is given."""
+        return self.folder / f"{self.network.key}-{self.method.source}-seed={self.seed}"
+
+    @property
+    def search_path(self) -> Path:
+        """What NAT's search wrote, beside its genotype."""
+        return self.folder / f"{self.network.key}-nat_search-seed={self.seed}.json"
+
+    def is_second_round(self) -> bool:
+        """Whether it needs what another has found."""
+        return bool(self.method.source) or self.method.how == "nat"
+
+    def arguments(self) -> tuple[str, ...]:
+        """Of scripts/pretrain.py, all but run.dir and run.resume.
+
+        Raises:
+            ValueError: if what it starts from is not there.
+        """
+        shared = (*self.network.arguments, *self.common, f"seed={self.seed}")
+        how = self.method.how
+        rule = RULES[self.scale][self.method.rule] if self.method.rule else ("adapt=null",)
+        if self.method.rule:
+            rule = (f"adapt.sharing={self.method.sharing}", *rule)
+        if how == "nat":
+            return (*shared, *rule, f"model.args.genotype={_genotype_path(self)}")
+        if how == "from scratch":
+            found = Architecture.from_json((self.source_path / "architecture.json").read_text(encoding="utf-8"))
+            return (*shared, *rule, f"model.args.architecture={json.dumps(found.to_dict())}")
+        if how == "run":
+            return (*shared, *rule)
+        plain = plain_network(load_recipe((*shared, "adapt=null")))
+        specs = edge_specs(plain)
+        if how == "random changes":
+            found = Architecture.from_json((self.source_path / "architecture.json").read_text(encoding="utf-8"))
+            return (*shared, *rule, f"adapt.choices={json.dumps(random_changes(specs, found.changed, self.seed))}")
+        skips = {spec.name: "identity" for spec in specs if spec.kind == "none"}
+        if how == "skips at the fix":
+            return (*shared, *rule, f"adapt.choices={json.dumps(skips)}")
+        skipped = Architecture.of(plain).to_dict()
+        skipped["edges"] |= skips
+        return (*shared, *rule, f"model.args.architecture={json.dumps(skipped)}")
+
+    def grid_run(self) -> GridRun:
+        """The run as scripts/grid.py would start it."""
+        own = (f"run.dir={json.dumps(str(self.path))}", "run.resume=auto")
+        return GridRun(self.name, self.path, (*self.arguments(), *own))
+
+    def search(self) -> GridRun:
+        """NAT's search, that comes before the run."""
+        name = self.search_path.stem
+        arguments = (
+            *self.network.arguments, *self.common, f"seed={self.seed}", *NAT_ARGUMENTS[self.scale],
+            f"genotype={_genotype_path(self)}", f"json={self.search_path}",
+        )  # fmt: skip
+        return GridRun(name, self.folder, arguments, SEARCH_SCRIPT, self.search_path)
+
+
+def plan_runs(
+    networks: Sequence[Network], seeds: Iterable[int], scale: Scale, folder: Path, common: Sequence[str]
+) -> list[TableRun]:
+    """Every network, seed and method, seeds outermost: after any time the first seeds are complete."""
+    return [
+        TableRun(network, METHODS[method], seed, scale, folder, tuple(common))
+        for seed in seeds
+        for network in networks
+        for method in network.methods
+    ]
+
+
+def has_changes(run: TableRun) -> bool:
+    """Whether the run that this one is a control of changed any edge; without, there is nothing to control."""
+    path = run.source_path / "result.json"
+    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["changed"])
+
+
+def plain_network(recipe: Recipe) -> nn.Module:
+    """The recipe's network, without memory or random numbers."""
+    with torch.device("meta"):
+        return create_backbone(recipe, num_classes=CLASSES[recipe.data.name])
+
+
+def random_changes(specs: Sequence[EdgeSpec], changed: Mapping[str, Choice], seed: int) -> dict[str, Choice]:
+    """As many changes of each kind (what it was, what it became) as in `changed`, at random edges of that kind."""
+    kinds = {spec.name: spec.kind for spec in specs}
+    generator = random.Random(f"random changes {seed}")
+    drawn: dict[str, Choice] = {}
+    for kind, choice in sorted({(kinds[name], choice) for name, choice in changed.items()}):
+        count = sum((kinds[name], other) == (kind, choice) for name, other in changed.items())
+        free = [
+            spec.name for spec in specs if spec.kind == kind and spec.name not in drawn and spec.allows(choice, "pad")
+        ]
+        drawn |= dict.fromkeys(generator.sample(free, count), choice)
+    return {spec.name: drawn[spec.name] for spec in specs if spec.name in drawn}
+
+
+def _genotype_path(run: TableRun) -> Path:
+    return run.search_path.with_name(f"{run.network.key}-nat_genotype-seed={run.seed}.json")

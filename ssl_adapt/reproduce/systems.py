@@ -1,0 +1,167 @@
+"""What each table compares: networks, methods, and the settings of both scales, as arguments of the scripts."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scale = Literal["full", "cpu"]
+How = Literal["run", "nat", "from scratch", "random changes", "skips", "skips at the fix"]
+
+CONTROLS: tuple[How, ...] = ("from scratch", "random changes", "skips", "skips at the fix")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network of a table.
+
+    Attributes:
+        key: names its runs.
+        label: as the tables have it, with the size.
+        paper: the paper's name for it, or "" where the paper has no such row.
+        arguments: of scripts/pretrain.py.
+        methods: keys of METHODS.
+    """
+
+    key: str
+    label: str
+    paper: str
+    arguments: tuple[str, ...]
+    methods: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Method:
+    """A row of a network.
+
+    Attributes:
+        key: names its runs.
+        label: as the tables have it.
+        paper: the paper's name for it, or "".
+        rule: key of RULES: how theta is trained and read; "" without adaptation.
+        sharing: of theta.
+        how: "run": an ordinary run; "nat": NAT's search, then its cells from scratch; the controls: the architecture
+            of the same seed's run of `source` from scratch, as many changes of the same kinds at random edges at the
+            same moment, and every none edge as a skip from the start or from the fix on.
+        source: the method whose architecture it starts from.
+    """
+
+    key: str
+    label: str
+    paper: str
+    rule: str = ""
+    sharing: str = "full"
+    how: How = "run"
+    source: str = ""
+
+
+METHODS = {
+    method.key: method
+    for method in (
+        Method("original", "Original", "Original"),
+        Method("nat", "NAT", "NAT", how="nat"),
+        Method("cell", "Cell, as the paper has it", "Cell", rule="literal", sharing="cell"),
+        Method("full", "Full, as the paper has it", "Full", rule="literal"),
+        Method("cell_early", "Cell, early threshold", "", rule="early", sharing="cell"),
+        Method("full_early", "Full, early threshold", "", rule="early"),
+        Method("scratch", "its architectures from scratch", "", how="from scratch", source="full_early"),
+        Method("random", "as many random changes", "", rule="early", how="random changes", source="full_early"),
+        Method("skips", "all none edges skips from the start", "", how="skips"),
+        Method("switched", "all none edges skips at the fix", "", rule="early", how="skips at the fix"),
+    )
+}
+
+_LITERAL = ("adapt.none_rule=literal", "adapt.mode=hard", "adapt.anneal_epochs=0")
+_EARLY = ("adapt.none_rule=threshold", "adapt.none_threshold=0.0", "adapt.mode=hard", "adapt.anneal_epochs=0")
+# The paper does not say how long the stage is or how theta moves; at full scale these are the recipes' values.
+RULES: dict[Scale, dict[str, tuple[str, ...]]] = {
+    "full": {
+        "literal": (*_LITERAL, "adapt.epochs=50", "adapt.theta_lr=3e-4"),
+        "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
+    },
+    "cpu": {
+        "literal": (*_LITERAL, "adapt.epochs=2", "adapt.theta_lr=3e-2"),
+        "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
+    },
+}
+
+_ALL = ("original", "nat", "cell", "full", "cell_early", "full_early", "scratch", "random", "skips", "switched")
+_HAND_MADE = ("original", "cell", "full")
+_CIFAR_CPU = (
+    "data.image_px=16", "data.train_images=10000", "augment.pad_px=2", "train.epochs=8", "train.lr=0.1",
+    "run.accuracy_every_epochs=0",
+)  # fmt: skip
+_TINY_CPU = (
+    "data.name=tiny_imagenet", "data.image_px=32", "data.mean=[0.4802, 0.4481, 0.3975]",
+    "data.std=[0.2770, 0.2691, 0.2821]", "train.epochs=8", "train.lr=0.1", "run.accuracy_every_epochs=0",
+)  # fmt: skip
+_TINY_FULL = (
+    "data.name=tiny_imagenet", "data.image_px=64", "data.mean=[0.4802, 0.4481, 0.3975]",
+    "data.std=[0.2770, 0.2691, 0.2821]",
+)  # fmt: skip
+_SSL_CPU = ("data.train_images=10000", "train.epochs=6", "knn.every_epochs=0", "train.max_steps=null")
+
+
+def _resnet20(*arguments: str) -> tuple[str, ...]:
+    return ("recipe=supervised_resnet20", *arguments)
+
+
+NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
+    (1, "cpu"): (
+        Network("resnet20_nat", "ResNet20, NAT form, C 8, 9 cells", "ResNet20",
+                _resnet20("model.name=resnet20_nat", "model.args.channels=8", *_CIFAR_CPU),
+                tuple(method for method in _ALL if method != "cell_early")),
+        Network("resnet20", "ResNet20, He form, width 8", "ResNet20",
+                _resnet20("model.args.width=8", *_CIFAR_CPU), _HAND_MADE),
+        Network("mobilenetv2_nat", "MobileNetV2, NAT form, C 8, 9 cells", "MobileNetV2",
+                ("recipe=supervised_mobilenetv2", "model.name=mobilenetv2_nat", "model.args.channels=8", *_CIFAR_CPU),
+                ("original", "nat", "cell", "full", "full_early")),
+        Network("darts", "DARTS, C 8, 6 cells", "DARTS",
+                ("recipe=supervised_darts", "model.args.channels=8", "model.args.cells=6",
+                 "augment.cutout_px=8", *_CIFAR_CPU), ("original", "nat", "cell", "full")),
+        Network("proxyless", "ProxylessNAS, width 0.25", "ProxylessNAS",
+                ("recipe=supervised_proxyless", "model.args.width=0.25", "augment.cutout_px=8", *_CIFAR_CPU),
+                ("original", "full")),
+    ),
+    (1, "full"): (
+        Network("resnet20", "ResNet20, He form", "ResNet20", _resnet20(), _HAND_MADE),
+        Network("resnet20_nat", "ResNet20, NAT form, C 16, 9 cells", "ResNet20",
+                _resnet20("model.name=resnet20_nat"), _ALL),
+        Network("mobilenetv2", "MobileNetV2 for CIFAR", "MobileNetV2", ("recipe=supervised_mobilenetv2",), _HAND_MADE),
+        Network("mobilenetv2_nat", "MobileNetV2, NAT form, C 16, 9 cells", "MobileNetV2",
+                ("recipe=supervised_mobilenetv2", "model.name=mobilenetv2_nat"), _ALL),
+        Network("darts", "DARTS, C 36, 9 cells", "DARTS", ("recipe=supervised_darts",),
+                ("original", "nat", "cell", "full")),
+        Network("proxyless", "ProxylessNAS mobile", "ProxylessNAS", ("recipe=supervised_proxyless",),
+                ("original", "full")),
+    ),
+    (3, "cpu"): (
+        Network("resnet20", "ResNet20, He form, width 8", "ResNet20",
+                _resnet20("model.args.width=8", *_TINY_CPU), _HAND_MADE),
+    ),
+    (3, "full"): (
+        Network("resnet20", "ResNet20, He form", "ResNet20", _resnet20(*_TINY_FULL), _HAND_MADE),
+        Network("mobilenetv2", "MobileNetV2 for CIFAR", "MobileNetV2",
+                ("recipe=supervised_mobilenetv2", *_TINY_FULL, "train.epochs=300"), _HAND_MADE),
+        Network("darts", "DARTS, C 36, 9 cells", "DARTS",
+                ("recipe=supervised_darts", *_TINY_FULL, "train.epochs=300"), _HAND_MADE),
+    ),
+    (4, "cpu"): (
+        Network("resnet20_bottleneck", "ResNet of 20 layers, bottlenecks, width 8", "ResNet50",
+                ("recipe=quickstart_cifar10", "model.args.width=8", *_SSL_CPU),
+                ("original", "full", "full_early")),
+        Network("darts", "DARTS, C 6, 6 cells", "DARTS",
+                ("recipe=quickstart_cifar10", "model.name=darts", "model.args.channels=6", "model.args.cells=6",
+                 *_SSL_CPU),
+                ("original", "full", "full_early")),
+    ),
+    (4, "full"): (
+        Network("resnet50", "ResNet50, CIFAR stem", "ResNet50", ("recipe=simclr_resnet50",), ("original", "full")),
+        Network("darts24", "DARTS, C 90, 24 cells", "DARTS", ("recipe=simclr_darts24",), ("original", "full")),
+    ),
+}  # fmt: skip
+
+# NAT's search: the published one at full scale; the other has its width, depth and length cut.
+NAT_ARGUMENTS: dict[Scale, tuple[str, ...]] = {
+    "full": (),
+    "cpu": ("channels=8", "cells=6", "epochs=8"),
+}
+SEEDS: dict[Scale, tuple[int, ...]] = {"full": (1, 2, 3, 4, 5), "cpu": (1, 2, 3, 4, 5)}
