@@ -26,8 +26,9 @@ def test_a_supervised_run_tells_its_accuracy_after_every_epoch(tmp_path, capsys)
     steps = 1297 // 128
     order = [(event["event"], event["step"]) for event in events(tmp_path / "a") if event["event"] != "theta"]
     assert order == [
-        ("untrained", 0), ("epoch", steps), ("evaluation", steps), ("before_fix", steps), ("after_fix", steps),
-        ("recalibrated", steps), ("fix", steps), ("epoch", 2 * steps), ("evaluation", 2 * steps), ("epoch", 3 * steps), ("result", 3 * steps),
+        ("untrained", 0), ("epoch", steps), ("evaluation", steps), ("before_fix", steps),
+        ("after_fix", steps), ("recalibrated", steps), ("fix", steps), ("epoch", 2 * steps),
+        ("evaluation", 2 * steps), ("epoch", 3 * steps), ("result", 3 * steps),
     ]  # fmt: skip
     result = json.loads((tmp_path / "a" / "result.json").read_text())
     measured = [e["accuracy_top1"] for e in events(tmp_path / "a") if e["event"] in ("evaluation", "result")]

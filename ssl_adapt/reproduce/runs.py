@@ -70,8 +70,7 @@ class TableRun:
         Raises:
             ValueError: if what it starts from is not there.
         """
-        shared = (*self.network.arguments, *self.common, f"seed={self.seed}")
-        how = self.method.how
+        shared, how = self._shared(), self.method.how
         rule = RULES[self.scale][self.method.rule] if self.method.rule else ("adapt=null",)
         if self.method.rule:
             rule = (f"adapt.sharing={self.method.sharing}", *rule)
@@ -82,7 +81,7 @@ class TableRun:
             return (*shared, *rule, f"model.args.architecture={json.dumps(found.to_dict())}")
         if how == "run":
             return (*shared, *rule)
-        plain = plain_network(load_recipe((*shared, "adapt=null")))
+        plain = plain_network(self.recipe())
         specs = edge_specs(plain)
         if how == "random changes":
             found = Architecture.from_json((self.source_path / "architecture.json").read_text(encoding="utf-8"))
@@ -94,10 +93,21 @@ class TableRun:
         skipped["edges"] |= skips
         return (*shared, *rule, f"model.args.architecture={json.dumps(skipped)}")
 
+    def recipe(self) -> Recipe:
+        """The network's recipe, before any method has changed it."""
+        return load_recipe((*self._shared(), "adapt=null"))
+
+    def grid_state(self) -> str:
+        """How its folder stands, as scripts/grid.py tells it; "-" before it was begun."""
+        return GridRun(self.name, self.path, ()).state
+
     def grid_run(self) -> GridRun:
         """The run as scripts/grid.py would start it."""
         own = (f"run.dir={json.dumps(str(self.path))}", "run.resume=auto")
         return GridRun(self.name, self.path, (*self.arguments(), *own))
+
+    def _shared(self) -> tuple[str, ...]:
+        return (*self.network.arguments, *self.common, f"seed={self.seed}")
 
     def search(self) -> GridRun:
         """NAT's search, that comes before the run."""

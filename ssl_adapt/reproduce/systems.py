@@ -90,7 +90,7 @@ _CIFAR_CPU = (
     "run.accuracy_every_epochs=0",
 )  # fmt: skip
 _TINY_CPU = (
-    "data.name=tiny_imagenet", "data.image_px=32", "data.mean=[0.4802, 0.4481, 0.3975]",
+    "data.name=tiny_imagenet", "data.image_px=32", "data.train_images=10000", "data.mean=[0.4802, 0.4481, 0.3975]",
     "data.std=[0.2770, 0.2691, 0.2821]", "train.epochs=8", "train.lr=0.1", "run.accuracy_every_epochs=0",
 )  # fmt: skip
 _TINY_FULL = (

@@ -1,13 +1,64 @@
 """The way of a table: its runs, then what came of them."""
 
+import json
+
+import torch
 from rich.console import Console
 
+from ssl_adapt.bench.environment import describe_environment
+from ssl_adapt.reproduce.dry_run import dry_run
 from ssl_adapt.reproduce.options import Request
+from ssl_adapt.reproduce.records import commit_of_checkout, read_record
 from ssl_adapt.reproduce.runs import has_changes
+from ssl_adapt.reproduce.summary import summarise
+from ssl_adapt.reproduce.tables import to_csv, to_json, to_markdown
+from ssl_adapt.training.atomic_file import write_text
 from ssl_adapt.training.grid import Grid, run_grid
+
+FACTS = "facts.json"
 
 
 def reproduce(request: Request, console: Console) -> None:
+    """Work off the runs that have not finished, write the table of all that have, and print it.
+
+    Raises:
+        ValueError: if a run fails, or none has finished.
+    """
+    if request.grid.get("dry_run"):
+        dry_run(request, console)
+        return
+    if request.options["write_only"]:
+        write_table(request, console)
+        return
+    try:
+        work_off_runs(request, console)
+    finally:
+        if any(run.grid_state() == "finished" for run in request.runs):
+            write_table(request, console)
+
+
+def write_table(request: Request, console: Console) -> None:
+    """Write the table of the runs that have finished into the folder of results, and print it.
+
+    Raises:
+        ValueError: if none has finished.
+    """
+    records = [record for record in map(read_record, request.runs) if record is not None]
+    rows = summarise(1 if request.table == 2 else request.table, request.networks, records)
+    if not rows:
+        raise ValueError(f"no run in {request.folder} has finished: leave write_only out, or name another folder")
+    facts = read_facts(request)
+    request.results.mkdir(parents=True, exist_ok=True)
+    path = request.results / f"table_{request.table}_{request.scale}"
+    markdown = to_markdown(request.table, request.scale, rows, facts)
+    path.with_suffix(".md").write_text(markdown, encoding="utf-8")
+    path.with_suffix(".csv").write_text(to_csv(rows), encoding="utf-8")
+    path.with_suffix(".json").write_text(to_json(request.table, request.scale, rows, facts), encoding="utf-8")
+    console.print(markdown, markup=False, soft_wrap=True)
+    console.print(f"written: {path}.md, .csv and .json", markup=False, soft_wrap=True)
+
+
+def work_off_runs(request: Request, console: Console) -> None:
     """Work off the runs that have not finished, in two rounds.
 
     The second has what starts from what the first has found; controls of runs that changed no edge are left out.
@@ -15,6 +66,7 @@ def reproduce(request: Request, console: Console) -> None:
     Raises:
         ValueError: if a run fails; the others of its round have ended then.
     """
+    note_facts(request)
     first = [run.grid_run() for run in request.runs if not run.is_second_round()]
     first += [run.search() for run in request.runs if run.method.how == "nat"]
     run_grid(Grid(request.folder, tuple(first), request.grid), console)
@@ -22,3 +74,27 @@ def reproduce(request: Request, console: Console) -> None:
         run.grid_run() for run in request.runs if run.is_second_round() and (not run.method.source or has_changes(run))
     ]
     run_grid(Grid(request.folder, tuple(second), request.grid), console)
+
+
+def note_facts(request: Request) -> None:
+    """Write down, in the folder of the runs, with what and where they are made; commits are added to those before."""
+    path = request.folder / FACTS
+    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"commit": ""}
+    commits = [commit for commit in known["commit"].split(", ") if commit]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    facts = {
+        "commit": ", ".join(dict.fromkeys([*commits, commit_of_checkout()])),
+        "runs at a time": str(request.grid.get("jobs", 1)),
+        **describe_environment(device),
+    }
+    request.folder.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(facts, indent=2) + "\n")
+
+
+def read_facts(request: Request) -> dict[str, str]:
+    """The images of the runs, and what `note_facts` wrote."""
+    path = request.folder / FACTS
+    noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    data = request.runs[0].recipe().data
+    images = f"{data.train_images:,}" if data.train_images else "all"
+    return {"images": f"{data.name} at {data.image_px} px, {images} training images, the whole test split", **noted}

@@ -1,0 +1,109 @@
+"""What a table would cost: every run's command, size and work, each network built, and on request a step of each."""
+
+import json
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+from rich.console import Console
+
+from ssl_adapt.adaptation.cost import count_macs, count_parameters
+from ssl_adapt.data import load_image_splits
+from ssl_adapt.nat.options import create_settings, read_search_arguments
+from ssl_adapt.nat.search import search
+from ssl_adapt.recipe import Recipe, load_recipe
+from ssl_adapt.reproduce.options import Request
+from ssl_adapt.reproduce.runs import TableRun, plain_network
+from ssl_adapt.reproduce.tables import markdown
+from ssl_adapt.training.grid import GridRun
+from ssl_adapt.training.learner import create_adaptation
+from ssl_adapt.training.pretrain import pretrain
+
+IMAGES = {"cifar10": 50_000, "tiny_imagenet": 100_000}
+TRIAL_IMAGES, TRIAL_BATCH, TRIAL_STEPS = 64, 16, 2  # a step for each stage
+_HEADER = ("Run", "Parameters", "MACs (M)", "Training (PMACs)", "Predicted hours here")
+
+
+def dry_run(request: Request, console: Console) -> None:
+    """Print the commands of all runs and a table of their cost; every network is built, and made adaptive, on the way.
+
+    With `try_steps`, the first seed of each is also trained: a step of each stage, on 16 images, in a temporary
+    folder. The predicted hours come from those steps and are rough.
+
+    Raises:
+        ValueError: if a recipe is wrong, or a network can't be built.
+    """
+    for run in request.runs:
+        for grid_run in [run.search()] * (run.method.how == "nat") + [_plan(run)]:
+            text = f"{grid_run.name}: python scripts/{grid_run.script.name} {' '.join(grid_run.arguments)}"
+            console.print(text, markup=False, soft_wrap=True)
+    first = [run for run in request.runs if run.seed == request.runs[0].seed]
+    rows, hours_of_all = [], 0.0
+    with tempfile.TemporaryDirectory() as folder:
+        for run in first:
+            recipe = run.recipe() if run.is_second_round() else load_recipe(run.arguments())
+            network = plain_network(recipe)
+            px = recipe.data.image_px
+            macs = count_macs(network, torch.zeros(1, 3, px, px))
+            if recipe.adapt is not None:
+                create_adaptation(plain_network(recipe), recipe.adapt)
+            hours = _try(run, Path(folder), console) if request.options["try_steps"] else None
+            hours_of_all += hours or 0.0
+            work = 3 * macs * _passes(recipe) / 1e15  # forward, and about twice as much backward
+            shown = "-" if hours is None else f"{hours:,.1f}"
+            rows.append((run.name, f"{count_parameters(network):,}", f"{macs / 1e6:,.1f}", f"{work:,.1f}", shown))
+    console.print(markdown(_HEADER, rows), markup=False, soft_wrap=True)
+    seeds = len({run.seed for run in request.runs})
+    console.print(f"{len(request.runs):,} runs: {len(rows)} of each seed, {seeds} seeds", markup=False)
+    if hours_of_all:
+        console.print(f"predicted for all of them on this machine: {hours_of_all * seeds:,.0f} hours", markup=False)
+
+
+def _plan(run: TableRun) -> GridRun:
+    """The run, with a word in place of what another has yet to find."""
+    if not run.method.source or run.source_path.is_dir():
+        return run.grid_run()
+    place = "model.args.architecture" if run.method.how == "from scratch" else "adapt.choices"
+    arguments = (*run.network.arguments, f"seed={run.seed}", f"{place}=<from {run.source_path}>")
+    return GridRun(run.name, run.path, arguments)
+
+
+def _passes(recipe: Recipe) -> float:
+    """Images, or views, that go through the network in training, those of theta's pass included."""
+    images = recipe.data.train_images or IMAGES[recipe.data.name]
+    views = 2 if recipe.objective.name == "simclr" else 1
+    adapted = recipe.adapt.epochs if recipe.adapt else 0
+    return images * views * (recipe.train.epochs + adapted)
+
+
+def _try(run: TableRun, folder: Path, console: Console) -> float:
+    """Make the fewest steps of the run; the hours that the whole of it would take at their pace."""
+    trial = replace(run, folder=folder)
+    console.print(f"trying {run.name}", markup=False)
+    hours = _try_search(trial) if run.method.how == "nat" else 0.0
+    own = ("train.max_steps", "data.batch")
+    arguments = [argument for argument in trial.arguments() if not argument.startswith(own)]
+    recipe = load_recipe(
+        [*arguments, f"run.dir={json.dumps(str(trial.path))}", f"train.max_steps={TRIAL_STEPS}",
+         f"data.batch_size={TRIAL_BATCH}"]
+    )  # fmt: skip
+    pretrain(recipe)
+    events = map(json.loads, (trial.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
+    seconds = sum(event["seconds"] for event in events if event["event"] == "epoch")
+    images = recipe.data.train_images or IMAGES[recipe.data.name]
+    epochs = recipe.train.epochs + (recipe.adapt.epochs if recipe.adapt else 0)
+    passes = TRIAL_STEPS + (1 if recipe.adapt else 0)  # theta's is one more
+    return hours + seconds / (passes * TRIAL_BATCH) * images * epochs / 3600
+
+
+def _try_search(trial: TableRun) -> float:
+    """NAT's search for one epoch on few images; the hours of all of it."""
+    recipe, given = read_search_arguments(trial.search().arguments)
+    data, settings = recipe.data, create_settings(given)
+    train_set = load_image_splits(data.name, root=data.root, image_px=data.image_px, train_images=TRIAL_IMAGES).train
+    short = replace(settings, epochs=1, batch_size=TRIAL_BATCH, transforms=1)
+    result = search(recipe, train_set, short, report=lambda _: None)
+    given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")
+    images = data.train_images or IMAGES[data.name]
+    return float(result.history[0].seconds * settings.epochs * images / TRIAL_IMAGES / 3600)
