@@ -90,7 +90,7 @@ def _try(run: TableRun, folder: Path, console: Console) -> float:
     )  # fmt: skip
     pretrain(recipe)
     events = map(json.loads, (trial.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
-    seconds = sum(event["seconds"] for event in events if event["event"] == "epoch")
+    seconds = float(sum(event["seconds"] for event in events if event["event"] == "epoch"))
     images = recipe.data.train_images or IMAGES[recipe.data.name]
     epochs = recipe.train.epochs + (recipe.adapt.epochs if recipe.adapt else 0)
     passes = TRIAL_STEPS + (1 if recipe.adapt else 0)  # theta's is one more
@@ -106,4 +106,4 @@ def _try_search(trial: TableRun) -> float:
     result = search(recipe, train_set, short, report=lambda _: None)
     given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")
     images = data.train_images or IMAGES[data.name]
-    return float(result.history[0].seconds * settings.epochs * images / TRIAL_IMAGES / 3600)
+    return result.history[0].seconds * settings.epochs * images / TRIAL_IMAGES / 3600

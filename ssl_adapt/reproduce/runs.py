@@ -16,7 +16,7 @@ from ssl_adapt.reproduce.systems import METHODS, NAT_ARGUMENTS, RULES, Method, N
 from ssl_adapt.training.grid import SCRIPT, GridRun
 from ssl_adapt.training.tasks import create_backbone
 
-CLASSES = {"cifar10": 10, "tiny_imagenet": 200}
+CLASSES = {"tiny_imagenet": 200}  # 10 elsewhere; the number changes no edge
 SEARCH_SCRIPT = SCRIPT.with_name("nat_search.py")
 
 
@@ -113,7 +113,7 @@ class TableRun:
         """NAT's search, that comes before the run."""
         name = self.search_path.stem
         arguments = (
-            *self.network.arguments, *self.common, f"seed={self.seed}", *NAT_ARGUMENTS[self.scale],
+            *self._shared(), "adapt=null", *NAT_ARGUMENTS[self.scale],
             f"genotype={_genotype_path(self)}", f"json={self.search_path}",
         )  # fmt: skip
         return GridRun(name, self.folder, arguments, SEARCH_SCRIPT, self.search_path)
@@ -140,7 +140,7 @@ def has_changes(run: TableRun) -> bool:
 def plain_network(recipe: Recipe) -> nn.Module:
     """The recipe's network, without memory or random numbers."""
     with torch.device("meta"):
-        return create_backbone(recipe, num_classes=CLASSES[recipe.data.name])
+        return create_backbone(recipe, num_classes=CLASSES.get(recipe.data.name, 10))
 
 
 def random_changes(specs: Sequence[EdgeSpec], changed: Mapping[str, Choice], seed: int) -> dict[str, Choice]:

@@ -19,6 +19,7 @@ from ssl_adapt.training.run_log import RunLog, short_time
 from ssl_adapt.training.schedules import Stages
 
 TRIAL_IMAGES = 128  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
+THETA_POINTS = 50  # of theta's course until the fix
 LANDMARKS = {
     "raw_pixels": "raw pixels",
     "untrained": "untrained network",
@@ -86,6 +87,12 @@ def tell_epoch(
         f"epoch {epoch + 1:{width}}/{stages.epochs}  {stage:12}  loss {'none' if loss is None else f'{loss:.4f}':>7}  "
         f"{images_per_sec:7,.0f} images/s  {short_time(left):>12} left  {evaluation}"
     )
+
+
+def tell_theta(log: RunLog, learner: Learner, stages: Stages, step: int) -> None:
+    """Record theta some fifty times until the fix, the ends of epochs aside."""
+    if learner.adaptation and step % max(1, stages.fix_step // THETA_POINTS) == 0 and step % stages.steps_per_epoch:
+        log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
 
 
 def tell_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:

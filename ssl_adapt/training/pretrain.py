@@ -16,6 +16,7 @@ from ssl_adapt.training.landmarks import (
     tell_epoch,
     tell_fix,
     tell_result,
+    tell_theta,
 )
 from ssl_adapt.training.learner import Learner, create_learner
 from ssl_adapt.training.plan import describe_plan, warn_if_too_short
@@ -92,6 +93,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                     loss = train_step(recipe, learner, stages, task.augment(batch), progress.step)
                     log.advance()
                     progress.count(loss)
+                    tell_theta(log, learner, stages, progress.step)
                     if loss is None:
                         tell_skipped(log, batch, progress.step)
                     must_stop = stop.came()

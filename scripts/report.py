@@ -1,0 +1,19 @@
+"""Figures of architectures and of theta: python scripts/report.py before=A after=B drawing=FILE (--help for more)."""
+
+import sys
+
+from ssl_adapt.arguments import describe_keys, read_arguments
+from ssl_adapt.command import run_command
+from ssl_adapt.report.options import REPORT_KEYS, REPORT_USAGE, draw_report
+
+
+def main() -> None:
+    if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
+        print(describe_keys(REPORT_USAGE, REPORT_KEYS))
+        return
+    for line in draw_report(read_arguments(sys.argv[1:], REPORT_KEYS)):
+        print(line)
+
+
+if __name__ == "__main__":
+    run_command(main)

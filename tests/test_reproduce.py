@@ -1,0 +1,201 @@
+"""The paper's tables: their runs, their rows, and a whole table on the embedded digits."""
+
+import csv
+import io
+import json
+from pathlib import Path
+from statistics import fmean, stdev
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+from script_calls import run_script
+
+from ssl_adapt.adaptation.adaptation import Adaptation
+from ssl_adapt.recipe import load_recipe
+from ssl_adapt.reproduce import paper
+from ssl_adapt.reproduce.dry_run import dry_run
+from ssl_adapt.reproduce.options import Request, read_request
+from ssl_adapt.reproduce.records import Record, read_record
+from ssl_adapt.reproduce.runs import TableRun, plain_network, plan_runs, random_changes
+from ssl_adapt.reproduce.summary import jaccard, paired_p_value, summarise
+from ssl_adapt.reproduce.systems import METHODS, NETWORKS, Network
+from ssl_adapt.reproduce.work import reproduce
+from ssl_adapt.training.learner import create_adaptation
+
+TABLES = [(table, scale) for table in (1, 3, 4) for scale in ("full", "cpu")]
+
+
+def a_record(method: str, seed: int, accuracy: float, **values) -> Record:
+    standard = {
+        "before_fix": None, "after_fix": None, "recalibrated": None, "hours": 1.0, "changed": {}, "parameters": 5,
+        "macs": 7,
+    }  # fmt: skip
+    return Record("resnet20", method, seed, accuracy, **{**standard, **values})
+
+
+def test_the_paper_s_seeds_give_its_averages():
+    assert len(paper.SEEDS) == 8
+    for key, seeds in paper.SEEDS.items():
+        assert fmean(seeds) == pytest.approx(paper.TABLES[1][key].average, abs=0.0061)
+        assert stdev(seeds) == pytest.approx(paper.TABLES[1][key].std, abs=0.0061)
+
+
+def test_rows_of_the_paper_s_own_numbers():
+    network = next(network for network in NETWORKS[1, "full"] if network.key == "resnet20")
+    theirs, ours = paper.SEEDS["ResNet20", "Original"], paper.SEEDS["ResNet20", "Full"]
+    records = [a_record("original", seed, value) for seed, value in enumerate(theirs, 1)]
+    records += [
+        a_record("full", seed, value, hours=1.5, before_fix=9.0, after_fix=1.0, recalibrated=4.0, changed={"a": "none"})
+        for seed, value in enumerate(ours, 1)
+    ]
+    original, full = summarise(1, [network], records[::-1])
+    assert (original.method.key, full.method.key) == ("original", "full")
+    assert (round(original.average, 2), original.std) == (91.66, pytest.approx(0.16, abs=0.006))
+    assert (round(full.average, 2), full.paper.average, full.paper.hours) == (93.12, 93.12, 8.7)
+    assert full.gain == pytest.approx(fmean(ours) - fmean(theirs))
+    assert full.hours_ratio == pytest.approx(1.5)
+    assert (full.gaps, full.changed, full.agreement) == ((9.0, 1.0, 4.0), (1.0, 1, 1), 1.0)
+    assert (original.gaps, original.agreement, original.gain, original.p_value) == (None, None, None, None)
+    assert full.p_value == pytest.approx(1.6e-5, rel=0.2)
+
+
+def test_a_row_is_compared_with_the_original_of_its_own_seeds():
+    network = next(network for network in NETWORKS[1, "full"] if network.key == "resnet20")
+    records = [a_record("original", 1, 50.0), a_record("original", 2, 90.0), a_record("full", 2, 91.0)]
+    full = summarise(1, [network], records)[1]
+    assert (full.gain, full.p_value, full.std) == (1.0, None, None)
+
+
+def test_the_t_test_against_its_formula():
+    ours, theirs = [3.0, 5.0, 9.0], [1.0, 4.0, 3.0]
+    t = fmean([2.0, 1.0, 6.0]) / (stdev([2.0, 1.0, 6.0]) / 3**0.5)
+    assert t == pytest.approx(1.9640, abs=1e-4)
+    assert paired_p_value(ours, theirs) == pytest.approx(1 - t / (2 + t * t) ** 0.5)  # two degrees of freedom
+    assert paired_p_value([1.0], [2.0]) is None
+    assert paired_p_value([2.0, 3.0], [1.0, 2.0]) is None, "equal differences have no variance"
+
+
+def test_agreement():
+    a, b, c = {"e": "none", "f": "identity"}, {"e": "none"}, {"e": "identity"}
+    assert jaccard([a, b]) == 0.5
+    assert jaccard([b, c]) == 0.0
+    assert jaccard([a, b, c]) == pytest.approx(0.5 / 3)
+    assert jaccard([b, b, {}]) == pytest.approx(1 / 3)
+    assert jaccard([a]) is None
+    assert jaccard([{}, {}]) is None
+
+
+@pytest.mark.parametrize(("table", "scale"), TABLES)
+def test_every_run_of_every_table_has_a_recipe_and_a_network(table, scale):
+    seen = 0
+    for run in plan_runs(NETWORKS[table, scale], [1], scale, Path("x"), []):
+        assert run.method.key in METHODS
+        if run.is_second_round():
+            assert run.method.how == "nat" or METHODS[run.method.source].key in run.network.methods
+            continue
+        recipe = load_recipe(run.arguments())
+        network = plain_network(recipe)
+        if recipe.adapt is not None:
+            assert isinstance(create_adaptation(network, recipe.adapt), Adaptation)
+        seen += 1
+    assert seen >= 2 * len(NETWORKS[table, scale])
+
+
+@given(seed=st.integers(0, 50), share=st.sampled_from([0, 3, 9]))
+def test_random_changes_are_as_many_of_each_kind(seed, share):
+    run = plan_runs(NETWORKS[1, "cpu"][:1], [1], "cpu", Path("x"), [])[0]
+    specs = plain_network(run.recipe()).edge_specs()
+    nones = [spec.name for spec in specs if spec.kind == "none"]
+    operations = [spec.name for spec in specs if spec.kind == "operation"]
+    changed = dict.fromkeys(nones[:share], "identity") | {operations[0]: "none", operations[1]: "identity"}
+    drawn = random_changes(specs, changed, seed)
+    assert sorted(drawn.values()) == sorted(changed.values())
+    assert sum(name in nones for name in drawn) == share
+    assert drawn == random_changes(specs, changed, seed)
+    others = [random_changes(specs, changed, other) for other in range(60, 70)]
+    assert any(other != drawn for other in others)
+
+
+TINY = Network(
+    "tiny", "ResNet20, NAT form, C 4", "ResNet20",
+    ("recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "augment.pad_px=1", "data.batch_size=64",
+     "model.name=resnet20_nat", "model.args.channels=4", "model.args.cells=3", "train.epochs=2", "train.lr=0.1"),
+    ("original", "nat", "full_early", "scratch", "random"),
+)  # fmt: skip
+
+
+def test_a_table_from_the_first_run_to_the_files(tmp_path):
+    network = TINY
+    runs = plan_runs([network], [3], "cpu", tmp_path / "runs", [])
+    request = Request(
+        1, "cpu", (network,), tuple(runs), tmp_path / "runs", tmp_path / "results", {"jobs": 2},
+        {"write_only": False, "try_steps": False},
+    )  # fmt: skip
+    console = Console(file=io.StringIO(), width=200)
+    reproduce(request, console)
+    records = {run.method.key: read_record(run) for run in runs}
+    assert list(records) == list(network.methods)
+    assert all(record is not None and record.accuracy > 20 for record in records.values())
+    changed = records["full_early"].changed
+    assert changed
+    assert set(changed.values()) == {"identity"}
+    assert len(records["random"].changed) == len(changed)
+    scratch = load_recipe([f"recipe={runs[3].path / 'recipe.yaml'}"])
+    found = json.loads((runs[2].path / "architecture.json").read_text())
+    assert (scratch.adapt, scratch.model.args["architecture"]) == (None, found)
+    searched = json.loads(runs[1].search_path.read_text())
+    assert records["nat"].hours > searched["seconds"] / 3600 > 0
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "results" / "table_1_cpu.csv").read_text())))
+    assert [line["method"] for line in lines] == list(network.methods)
+    table = json.loads((tmp_path / "results" / "table_1_cpu.json").read_text())
+    assert table["rows"][2]["records"][0]["changed"] == changed
+    assert table["facts"]["commit"]
+    markdown = (tmp_path / "results" / "table_1_cpu.md").read_text()
+    assert "| 55.78 | 42.34 | 14 |" in markdown
+
+    again = Console(file=io.StringIO(), width=200)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
+    reproduce(request, again)
+    assert "0 to do" in again.file.getvalue()
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")} == before
+
+
+def test_a_dry_run_starts_nothing(tmp_path):
+    request = read_request(["table=1", "seeds=1,2", "networks=resnet20_nat,proxyless", f"folder={tmp_path / 'runs'}",
+                            "dry_run=true"])  # fmt: skip
+    console = Console(file=io.StringIO(), width=300)
+    dry_run(request, console)
+    text = console.file.getvalue()
+    assert "resnet20_nat-nat_search-seed=2: python scripts/nat_search.py" in text
+    assert "resnet20_nat-scratch-seed=1: python scripts/pretrain.py" in text
+    assert "| resnet20_nat-original-seed=1 | 326,458 | 51.4 | 4.6 | - |" in text
+    assert "| proxyless-full-seed=1 | 2,812,322 | 96.8 | 9.4 | - |" in text
+    assert "24 runs: 12 of each seed, 2 seeds" in text
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], ""),
+        (["table=5"], "table: got '5', expected 1 | 2 | 3 | 4"),
+        (["table=1", "seeds=1,1"], "seeds: got '1,1', expected different whole numbers between commas"),
+        (["table=1", "networks=resnet18"], "networks: the table has no 'resnet18' at this scale; it has resnet20,"),
+        (["table=1", "methods=best"], "methods: there is no 'best'; there are original, nat,"),
+        (["table=1", "write_only=true", "folder=nowhere"], "no run in nowhere has finished: leave write_only out"),
+    ],
+)
+def test_the_script(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = run_script(*arguments, script="reproduce.py")
+    assert output.code == (2 if message else 0)
+    assert message in output.err
+    assert (output.err == "") == ("usage" in output.out)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_run_that_has_not_finished_has_no_record(tmp_path):
+    run = TableRun(TINY, METHODS["original"], 1, "cpu", tmp_path, ())
+    assert read_record(run) is None
