@@ -1,0 +1,114 @@
+"""What science asks for beside a result: given choices, recalibrated BatchNorm, subsets, short stages."""
+
+import copy
+
+import pytest
+import torch
+from short_runs import SUPERVISED, events, run
+from small_networks import small
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssl_adapt import Adaptation, load_recipe
+from ssl_adapt.data import load_image_splits
+from ssl_adapt.evaluation.features import normalise
+from ssl_adapt.evaluation.recalibration import recalibrated
+from ssl_adapt.training.schedules import plan_stages
+
+MEAN, STD = (0.3, 0.3, 0.3), (0.2, 0.2, 0.2)
+
+
+def test_given_choices_win_over_theta():
+    model = small()
+    names = [spec.name for spec in Adaptation(copy.deepcopy(model)).edges if spec.kind == "operation"]
+    adaptation = Adaptation(model, choices={names[0]: "identity", names[1]: "none"}, on_dead="allow")
+    with torch.no_grad():
+        adaptation.theta[names[2]].copy_(torch.tensor([9.0, 0.0, 0.0]))
+    assert adaptation.fix().changed == {names[0]: "identity", names[1]: "none"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"choices": {"layer9": "none"}}, "choices: there is no edge 'layer9'"),
+        ({"choices": {"layer1.0.conv1": "add"}}, "choices: 'add' is no candidate of the edge 'layer1.0.conv1'"),
+        ({"choices": {}, "sharing": "cell"}, "edges share theirs: use 'full'"),
+    ],
+)
+def test_wrong_choices(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Adaptation(small(), **arguments)
+
+
+def test_choices_of_a_recipe(tmp_path):
+    edge = "layer1.0.conv1"
+    run(tmp_path / "a", "adapt.choices={layer1.0.conv1: identity}", base=SUPERVISED)
+    [fix] = events(tmp_path / "a", "fix")
+    assert fix["changed"] == {edge: "identity"}
+    with pytest.raises(ValueError, match=r"adapt.choices are those of single edges: set adapt.sharing=full"):
+        load_recipe([*SUPERVISED, "adapt.choices={layer1.0.conv1: none}", "adapt.sharing=cell"])
+
+
+def test_recalibrated_statistics_are_those_of_the_images_and_go_again():
+    train = load_image_splits("digits", image_px=8).train.subset(torch.arange(100))
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout(0.5), nn.BatchNorm2d(4))
+    network[3].eval()
+    before = copy.deepcopy(network.state_dict())
+    flags = [module.training for module in network.modules()]
+    drawn = torch.random.get_rng_state()
+    with recalibrated(network, train, mean=MEAN, std=STD, batch_size=100, device="cpu", workers=0):
+        inside = network[0](normalise(train.images(torch.arange(100)), MEAN, STD))
+        assert torch.allclose(network[1].running_mean, inside.mean((0, 2, 3)), atol=1e-5)
+        assert torch.allclose(network[1].running_var, inside.var((0, 2, 3)), atol=1e-5)
+        assert not torch.equal(network[3].running_var, before["3.running_var"])
+        assert [module.training for module in network.modules()] == flags
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+    assert all(module.momentum == 0.1 for module in network.modules() if isinstance(module, _BatchNorm))
+
+
+def test_a_run_records_what_recalibration_gives_and_trains_on_as_without(tmp_path):
+    run(tmp_path / "a", "run.accuracy_every_epochs=0", base=SUPERVISED)
+    names = [event["event"] for event in events(tmp_path / "a")]
+    assert names.index("recalibrated") == names.index("after_fix") + 1
+    assert "evaluation" not in names
+    assert all(event["seconds"] > 0 for event in events(tmp_path / "a", "epoch"))
+
+
+def test_a_subset_is_the_same_for_every_seed_and_no_longer_than_the_whole():
+    train = load_image_splits("digits", image_px=8).train
+    part = load_image_splits("digits", image_px=8, train_images=300).train
+    again = load_image_splits("digits", image_px=8, train_images=300).train
+    indices = torch.arange(300)
+    assert len(part) == 300
+    assert torch.equal(part.images(indices), again.images(indices))
+    assert part.labels is not None
+    assert train.labels is not None
+    assert part.labels.bincount(minlength=10).min() > 15
+    assert part.labels.tolist() != train.labels[:300].tolist()
+    with pytest.raises(ValueError, match=r"data\.train_images=1298 is more than the 1297 there are: lower it"):
+        load_image_splits("digits", image_px=8, train_images=1298)
+
+
+@pytest.mark.parametrize(
+    ("epochs", "adapt", "anneal", "steps"),
+    [
+        (8, 0.25, 0, (25, 0, 800)),
+        (8, 0.001, 0.001, (1, 1, 800)),
+        (1, 0.5, 0.5, (50, 50, 100)),
+        (1, 1, 0, (100, 0, 100)),
+    ],
+)
+def test_stages_of_parts_of_epochs(epochs, adapt, anneal, steps):
+    stages = plan_stages(steps_per_epoch=100, epochs=epochs, adapt_epochs=adapt, anneal_epochs=anneal, max_steps=None)
+    assert (stages.architecture_steps, stages.anneal_steps, stages.total_steps) == steps
+
+
+def test_a_fix_within_an_epoch(tmp_path):
+    run(tmp_path / "a", "adapt.epochs=0.5", base=SUPERVISED)
+    [fix] = events(tmp_path / "a", "fix")
+    assert fix["step"] == 5
+    steps = [event["step"] for event in events(tmp_path / "a", "theta")]
+    assert steps == [1, 2, 3, 4, 5]
+    assert [event["stage"] for event in events(tmp_path / "a", "epoch")] == ["network"] * 3
