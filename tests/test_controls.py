@@ -3,13 +3,14 @@
 import copy
 
 import pytest
+import timm
 import torch
 from short_runs import SUPERVISED, events, run
 from small_networks import small
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssl_adapt import Adaptation, load_recipe
+from ssl_adapt import Adaptation, Architecture, apply_architecture, load_recipe
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.evaluation.features import normalise
 from ssl_adapt.evaluation.recalibration import recalibrated
@@ -112,3 +113,22 @@ def test_a_fix_within_an_epoch(tmp_path):
     steps = [event["step"] for event in events(tmp_path / "a", "theta")]
     assert steps == [1, 2, 3, 4, 5]
     assert [event["stage"] for event in events(tmp_path / "a", "epoch")] == ["network"] * 3
+
+
+def test_a_start_at_one_is_the_network_with_all_its_missing_skips():
+    torch.manual_seed(0)
+    plain = timm.create_model("resnet20_nat", channels=4, cells=3, num_classes=2).eval()
+    skipped = copy.deepcopy(plain)
+    edges = {s.name: "identity" if s.kind == "none" else "original" for s in plain.edge_specs()}
+    assert sum(choice == "identity" for choice in edges.values()) == 9
+    apply_architecture(skipped, Architecture("resnet20_nat", {}, edges))
+    adaptation = Adaptation(plain, none_rule="threshold", none_threshold=0.5, none_start=1.0)
+    x = torch.randn(2, 3, 16, 16)
+    assert torch.allclose(plain(x), skipped(x), atol=1e-6)
+    with adaptation.architecture_pass():
+        plain(x).square().sum().backward()
+    none = next(spec.name for spec in adaptation.edges if spec.kind == "none")
+    assert adaptation.theta[none].tolist() == [0.0, 1.0, 1.0]
+    with torch.no_grad():
+        adaptation.theta[none][1] = 0.4
+    assert adaptation.fix().changed == {s: "identity" for s, c in edges.items() if c == "identity" and s != none}

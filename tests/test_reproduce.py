@@ -172,7 +172,7 @@ def test_a_dry_run_starts_nothing(tmp_path):
     assert "resnet20_nat-scratch-seed=1: python scripts/pretrain.py" in text
     assert "| resnet20_nat-original-seed=1 | 326,458 | 51.4 | 4.6 | - |" in text
     assert "| proxyless-full-seed=1 | 2,812,322 | 96.8 | 9.4 | - |" in text
-    assert "24 runs: 12 of each seed, 2 seeds" in text
+    assert "26 runs: 13 of each seed, 2 seeds" in text
     assert not (tmp_path / "runs").exists()
 
 

@@ -49,6 +49,8 @@ class Adaptation:
         none_rule: when a none edge becomes the identity: "literal" compares with theta_same, which stays
             at 1 there because zero has no gradient; "threshold" asks whether theta_id > none_threshold.
         none_threshold: see `none_rule`.
+        none_start: theta_id of none edges at the start. Above 0 the mixed network begins with these skips there,
+            scaled, and theta has to take away what does not help.
         choices: what `fix` makes of each edge whatever theta says, by name, others staying as they are: a control
             for what theta would choose. None lets theta choose.
         on_dead: what `fix` does about a node that only none edges enter: "error" refuses the architecture,
@@ -59,7 +61,7 @@ class Adaptation:
             can't share theta, or an argument is none of the words above, or `choices` names an edge that is not
             there, or a candidate that it has not, or edges share theta.
 
-    Source: the paper, section "Methodology"; "threshold" and "project" are ours.
+    Source: the paper, section "Methodology"; "threshold", "project" and `none_start` are ours.
     """
 
     def __init__(
@@ -70,6 +72,7 @@ class Adaptation:
         shape_change: ShapeChange = "pad",
         none_rule: NoneRule = "literal",
         none_threshold: float = 0.0,
+        none_start: float = 0.0,
         on_dead: OnDead = "warn",
         choices: Mapping[str, Choice] | None = None,
     ) -> None:
@@ -96,9 +99,10 @@ class Adaptation:
         if sharing == "cell":
             _check_cells_agree(self.edges, self._group_of, model_name(model))
         device = next(model.parameters()).device
+        starts = {self._group_of[s.name]: (0.0, none_start, 1.0) if s.kind == "none" else START for s in self.edges}
         self.theta: dict[str, nn.Parameter] = {
-            group: nn.Parameter(torch.tensor(START, device=device), requires_grad=False)
-            for group in dict.fromkeys(self._group_of.values())
+            group: nn.Parameter(torch.tensor(start, device=device), requires_grad=False)
+            for group, start in starts.items()
         }
         self._anneal_start: dict[str, Tensor] | None = None
         self._mixed = {spec.name: self._mix(spec) for spec in self.edges}

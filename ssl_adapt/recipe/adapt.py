@@ -43,6 +43,9 @@ class AdaptSection(Section):
         description="scale of a kept operation: one: theta is dropped; fold: theta goes into its BatchNorm; assumed"
     )
 
+    none_start: Number = Field(
+        default=0.0, description="theta_id of none edges at the start; the original network starts with 0"
+    )
     on_dead: Literal["error", "warn", "allow"] = Field(
         default="warn", description="what to do at the fix about a node that only none edges enter"
     )

@@ -2,7 +2,9 @@
 
 import json
 import tempfile
+from contextlib import redirect_stdout
 from dataclasses import replace
+from io import StringIO
 from pathlib import Path
 
 import torch
@@ -88,7 +90,8 @@ def _try(run: TableRun, folder: Path, console: Console) -> float:
         [*arguments, f"run.dir={json.dumps(str(trial.path))}", f"train.max_steps={TRIAL_STEPS}",
          f"data.batch_size={TRIAL_BATCH}"]
     )  # fmt: skip
-    pretrain(recipe)
+    with redirect_stdout(StringIO()):
+        pretrain(recipe)
     events = map(json.loads, (trial.path / "metrics.jsonl").read_text(encoding="utf-8").splitlines())
     seconds = float(sum(event["seconds"] for event in events if event["event"] == "epoch"))
     images = recipe.data.train_images or IMAGES[recipe.data.name]

@@ -62,8 +62,16 @@ METHODS = {
         Method("full", "Full, as the paper has it", "Full", rule="literal"),
         Method("cell_early", "Cell, early threshold", "", rule="early", sharing="cell"),
         Method("full_early", "Full, early threshold", "", rule="early"),
-        Method("scratch", "its architectures from scratch", "", how="from scratch", source="full_early"),
-        Method("random", "as many random changes", "", rule="early", how="random changes", source="full_early"),
+        Method("full_present", "Full, missing skips there first", "", rule="present"),
+        Method("scratch", "what Full early found, from scratch", "", how="from scratch", source="full_early"),
+        Method(
+            "random",
+            "as many random changes as Full early",
+            "",
+            rule="early",
+            how="random changes",
+            source="full_early",
+        ),
         Method("skips", "all none edges skips from the start", "", how="skips"),
         Method("switched", "all none edges skips at the fix", "", rule="early", how="skips at the fix"),
     )
@@ -71,19 +79,25 @@ METHODS = {
 
 _LITERAL = ("adapt.none_rule=literal", "adapt.mode=hard", "adapt.anneal_epochs=0")
 _EARLY = ("adapt.none_rule=threshold", "adapt.none_threshold=0.0", "adapt.mode=hard", "adapt.anneal_epochs=0")
+_PRESENT = ("adapt.none_rule=threshold", "adapt.none_threshold=0.5", "adapt.none_start=1.0", *_EARLY[2:])
 # The paper does not say how long the stage is or how theta moves; at full scale these are the recipes' values.
 RULES: dict[Scale, dict[str, tuple[str, ...]]] = {
     "full": {
         "literal": (*_LITERAL, "adapt.epochs=50", "adapt.theta_lr=3e-4"),
         "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
+        "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
     },
     "cpu": {
         "literal": (*_LITERAL, "adapt.epochs=2", "adapt.theta_lr=3e-2"),
         "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
+        "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
     },
 }
 
-_ALL = ("original", "nat", "cell", "full", "cell_early", "full_early", "scratch", "random", "skips", "switched")
+_ALL = (
+    "original", "nat", "cell", "full", "cell_early", "full_early", "full_present", "scratch", "random", "skips",
+    "switched",
+)  # fmt: skip
 _HAND_MADE = ("original", "cell", "full")
 _CIFAR_CPU = (
     "data.image_px=16", "data.train_images=10000", "augment.pad_px=2", "train.epochs=8", "train.lr=0.1",
@@ -113,7 +127,7 @@ NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
                 _resnet20("model.args.width=8", *_CIFAR_CPU), _HAND_MADE),
         Network("mobilenetv2_nat", "MobileNetV2, NAT form, C 8, 9 cells", "MobileNetV2",
                 ("recipe=supervised_mobilenetv2", "model.name=mobilenetv2_nat", "model.args.channels=8", *_CIFAR_CPU),
-                ("original", "nat", "cell", "full", "full_early")),
+                ("original", "nat", "cell", "full", "full_present", "skips")),
         Network("darts", "DARTS, C 8, 6 cells", "DARTS",
                 ("recipe=supervised_darts", "model.args.channels=8", "model.args.cells=6",
                  "augment.cutout_px=8", *_CIFAR_CPU), ("original", "nat", "cell", "full")),
@@ -147,11 +161,11 @@ NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
     (4, "cpu"): (
         Network("resnet20_bottleneck", "ResNet of 20 layers, bottlenecks, width 8", "ResNet50",
                 ("recipe=quickstart_cifar10", "model.args.width=8", *_SSL_CPU),
-                ("original", "full", "full_early")),
+                ("original", "full", "full_present")),
         Network("darts", "DARTS, C 6, 6 cells", "DARTS",
                 ("recipe=quickstart_cifar10", "model.name=darts", "model.args.channels=6", "model.args.cells=6",
                  *_SSL_CPU),
-                ("original", "full", "full_early")),
+                ("original", "full", "full_present")),
     ),
     (4, "full"): (
         Network("resnet50", "ResNet50, CIFAR stem", "ResNet50", ("recipe=simclr_resnet50",), ("original", "full")),

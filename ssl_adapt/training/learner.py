@@ -212,6 +212,7 @@ def create_adaptation(backbone: nn.Module, adapt: AdaptSection) -> Adaptation:
         shape_change=adapt.shape_change,
         none_rule=adapt.none_rule,
         none_threshold=adapt.none_threshold,
+        none_start=adapt.none_start,
         on_dead=adapt.on_dead,
         choices=adapt.choices,
     )

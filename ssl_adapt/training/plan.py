@@ -48,7 +48,10 @@ def warn_if_too_short(log: RunLog, recipe: Recipe, learner: Learner, stages: Sta
         adapt = recipe.adapt
         quickest = min(
             steps_to_change(
-                kind, theta_lr=adapt.theta_lr, none_rule=adapt.none_rule, none_threshold=adapt.none_threshold
+                kind,
+                theta_lr=adapt.theta_lr,
+                none_rule=adapt.none_rule,
+                none_threshold=adapt.none_threshold - adapt.none_start,
             )
             for kind in {
                 spec.kind
