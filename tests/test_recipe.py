@@ -30,6 +30,7 @@ SHIPPED = (
     "supervised_mobilenetv2",
     "supervised_proxyless",
     "supervised_resnet20",
+    "supervised_resnet20_nat",
 )
 LEAVES = [key for key in schema_keys().values() if not key.is_section]
 
