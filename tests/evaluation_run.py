@@ -107,8 +107,8 @@ def monitors() -> dict[str, tuple[Monitor, int]]:
         "digits": (FeatureMonitor(train, test, protocol, *rest), 1797),
         "fewer queries than processes": (FeatureMonitor(train, two, protocol, *rest), 1299),
         "every third row": (FeatureMonitor(ImageSet("noise", noise), None, protocol, *rest), 4100),
-        "accuracy": (AccuracyMonitor(test, *rest), 500),
-        "accuracy of two": (AccuracyMonitor(two, *rest), 2),
+        "accuracy": (AccuracyMonitor(train, test, *rest), 500),
+        "accuracy of two": (AccuracyMonitor(train, two, *rest), 2),
     }
 
 

@@ -87,11 +87,15 @@ def _details(rows: Sequence[Row]) -> str:
             (
                 *_names(rows, index), *(_number(gap, ".1f") for gap in row.gaps or (None, None, None)),
                 f"{row.average:.1f}", _changes(row), _number(row.agreement, ".2f"), f"{row.parameters:,.0f}",
-                f"{row.macs / 1e6:.2f}", _number(row.gain, "+.2f"), _number(row.p_value, ".3f"),
+                f"{row.macs / 1e6:.2f}", _number(row.gain, "+.2f"), _p_value(row.p_value),
             )
             for index, row in enumerate(rows)
         ],
     )  # fmt: skip
+
+
+def _p_value(value: float | None) -> str:
+    return "<0.001" if value is not None and value < 0.001 else _number(value, ".3f")
 
 
 def _changes(row: Row) -> str:

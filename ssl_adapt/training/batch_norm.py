@@ -18,7 +18,6 @@ class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         """(B, C, ...) -> the same shape; in training normalised with the statistics of all processes' rows."""
         if not self.training or process_count() == 1:
             return super().forward(input)
-        assert self.momentum is not None
         kept_type, input = input.dtype, input.to(torch.promote_types(input.dtype, torch.float32))
         axes = [0, *range(2, input.ndim)]
         shape = [1, -1, *[1] * (input.ndim - 2)]
@@ -29,9 +28,10 @@ class CpuSyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         variance = sum_with_gradient(centred.square().sum(axes)) / count
         if self.track_running_stats and self.running_mean is not None and self.running_var is not None:
             with torch.no_grad():
-                self.running_mean.lerp_(mean, self.momentum)
-                self.running_var.lerp_(variance * count / (count - 1), self.momentum)
-                cast(Tensor, self.num_batches_tracked).add_(1)
+                seen = cast(Tensor, self.num_batches_tracked).add_(1)
+                share = 1 / int(seen) if self.momentum is None else self.momentum  # None: the mean of all batches
+                self.running_mean.lerp_(mean, share)
+                self.running_var.lerp_(variance * count / (count - 1), share)
         normalised = centred * (variance + self.eps).rsqrt().view(shape)
         if not self.affine:
             return normalised.to(kept_type)
