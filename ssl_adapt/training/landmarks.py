@@ -44,10 +44,9 @@ def create_monitor(
     limit = max(TRIAL_IMAGES, 2 * knn.k if knn else 0)
     if is_trial:
         queries = queries and _sample(queries, limit, recipe.seed)
+        train_set = _sample(train_set, limit, recipe.seed)
     if knn is None:
         return AccuracyMonitor(train_set, queries, data.mean, data.std, 500, device, data.workers)
-    if is_trial:
-        train_set = _sample(train_set, limit, recipe.seed)
     if queries is not None and knn.k > len(train_set):
         raise ValueError(f"knn.k={knn.k} is more than the {len(train_set)} training images: lower knn.k")
     temperature = knn.temperature if knn.weighting == "exp" else None
