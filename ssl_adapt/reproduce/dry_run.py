@@ -86,6 +86,9 @@ def _try(run: TableRun, folder: Path, console: Console) -> float:
     hours = _try_search(trial) if run.method.how == "nat" else 0.0
     own = ("train.max_steps", "data.batch")
     arguments = [argument for argument in trial.arguments() if not argument.startswith(own)]
+    if load_recipe(arguments).knn is not None:
+        arguments = [argument for argument in arguments if not argument.startswith("knn.")]
+        arguments += ["knn.k=10", "knn.every_epochs=0"]  # a small bank: the steps are what is tried
     recipe = load_recipe(
         [*arguments, f"run.dir={json.dumps(str(trial.path))}", f"train.max_steps={TRIAL_STEPS}",
          f"data.batch_size={TRIAL_BATCH}"]
