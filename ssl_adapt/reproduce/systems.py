@@ -79,18 +79,18 @@ METHODS = {
 
 _LITERAL = ("adapt.none_rule=literal", "adapt.mode=hard", "adapt.anneal_epochs=0")
 _EARLY = ("adapt.none_rule=threshold", "adapt.none_threshold=0.0", "adapt.mode=hard", "adapt.anneal_epochs=0")
-_PRESENT = ("adapt.none_rule=threshold", "adapt.none_threshold=0.5", "adapt.none_start=1.0", *_EARLY[2:])
+_PRESENT = ("adapt.none_rule=threshold", "adapt.none_threshold=0.9", "adapt.none_start=1.0", *_EARLY[2:])
 # The paper does not say how long the stage is or how theta moves; at full scale these are the recipes' values.
 RULES: dict[Scale, dict[str, tuple[str, ...]]] = {
     "full": {
         "literal": (*_LITERAL, "adapt.epochs=50", "adapt.theta_lr=3e-4"),
         "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
-        "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
+        "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=1e-2"),
     },
     "cpu": {
         "literal": (*_LITERAL, "adapt.epochs=2", "adapt.theta_lr=3e-2"),
         "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
-        "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
+        "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=1e-2"),
     },
 }
 
