@@ -59,7 +59,7 @@ def test_theta_over_time(tmp_path):
     run(tmp_path / "run", "adapt.theta_lr=0.3", base=SUPERVISED)
     output = run_script(f"theta={tmp_path / 'run'}", f"plot={tmp_path}", script="report.py")
     assert output.code == 0, output.err
-    assert output.out.startswith("theta at 11 points in time")
+    assert output.out.startswith("theta at 10 points in time")
     text = (tmp_path / "theta.svg").read_text()
     assert {"theta identity", "theta same", "step"} <= set(words_of(tmp_path / "theta.svg"))
     draw_theta(tmp_path / "run", [tmp_path / "again.svg"])

@@ -32,8 +32,6 @@ def draw_theta(run: Path, paths: Sequence[Path]) -> int:
     fix = next((event for event in events if event["event"] == "fix"), None)
     changed = fix["changed"] if fix else {}
     edges = list(next(iter(points.values())))
-    if 0 not in points:
-        points[0] = dict.fromkeys(edges, (0.0, 0.0, 1.0))
     steps = sorted(points)
     figure = Figure(figsize=(11, 4.2), layout="constrained")
     axes: Any = figure.subplots(1, 2)
