@@ -130,7 +130,7 @@ def test_a_table_from_the_first_run_to_the_files(tmp_path):
     network = TINY
     runs = plan_runs([network], [3], "cpu", tmp_path / "runs", [])
     request = Request(
-        1, "cpu", (network,), tuple(runs), tmp_path / "runs", tmp_path / "results", {"jobs": 2},
+        1, "cpu", (network,), tuple(runs), tuple(runs), tmp_path / "runs", tmp_path / "results", {"jobs": 2},
         {"write_only": False, "try_steps": False},
     )  # fmt: skip
     console = Console(file=io.StringIO(), width=200)

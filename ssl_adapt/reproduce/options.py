@@ -56,8 +56,9 @@ class Request:
     Attributes:
         table: 1 to 4; 2 is 1 seed by seed.
         scale: of the settings.
-        networks: of the table, with the methods that were asked for.
-        runs: all of them.
+        networks: all of the table.
+        runs: those that were asked for.
+        listed: all of the table, of which it shows those that have finished.
         folder: that holds the runs.
         results: folder of the table.
         grid: values of GRID_KEYS.
@@ -68,6 +69,7 @@ class Request:
     scale: Scale
     networks: tuple[Network, ...]
     runs: tuple[TableRun, ...]
+    listed: tuple[TableRun, ...]
     folder: Path
     results: Path
     grid: dict[str, Any]
@@ -83,15 +85,18 @@ def read_request(arguments: Sequence[str]) -> Request:
     given = read_arguments(arguments, KEYS)
     table, scale = int(given["table"]), cast(Scale, given.get("scale", "full"))
     runs_of = 1 if table == 2 else table
-    networks = _selected(NETWORKS[runs_of, scale], given)
+    networks = NETWORKS[runs_of, scale]
+    seeds = given.get("seeds", SEEDS[scale])
     folder = Path(given.get("folder", f"runs/table_{runs_of}_{scale}")).expanduser()
     common = (f"data.root={given['root']}",) if "root" in given else ()
-    runs = plan_runs(networks, given.get("seeds", SEEDS[scale]), scale, folder, common)
+    runs = plan_runs(_selected(networks, given), seeds, scale, folder, common)
+    listed = plan_runs(networks, sorted({*SEEDS[scale], *seeds}), scale, folder, common)
     return Request(
         table,
         scale,
         networks,
         tuple(runs),
+        tuple(listed),
         folder,
         Path(given.get("results", "results")).expanduser(),
         {name: value for name, value in given.items() if name in GRID_KEYS},

@@ -33,7 +33,7 @@ def reproduce(request: Request, console: Console) -> None:
     try:
         work_off_runs(request, console)
     finally:
-        if any(run.grid_state() == "finished" for run in request.runs):
+        if any(run.grid_state() == "finished" for run in request.listed):
             write_table(request, console)
 
 
@@ -43,7 +43,7 @@ def write_table(request: Request, console: Console) -> None:
     Raises:
         ValueError: if none has finished.
     """
-    records = [record for record in map(read_record, request.runs) if record is not None]
+    records = [record for record in map(read_record, request.listed) if record is not None]
     rows = summarise(1 if request.table == 2 else request.table, request.networks, records)
     if not rows:
         raise ValueError(f"no run in {request.folder} has finished: leave write_only out, or name another folder")
