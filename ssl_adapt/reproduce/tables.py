@@ -30,7 +30,13 @@ def to_markdown(table: int, scale: Scale, rows: Sequence[Row], facts: Mapping[st
     parts = [f"# {_TITLES[table]} (scale={scale})"]
     if table != 2:
         parts += [_paper_layout(table, rows), "## What changed, and what it cost", _details(rows)]
-    parts += ["## Seed by seed", _by_seed(rows), _NOTES, "## How it was measured", _measured(scale, rows, facts)]
+    parts += [
+        "## Seed by seed",
+        _by_seed(rows, SEEDS if table in (1, 2) else {}),
+        _NOTES,
+        "## How it was measured",
+        _measured(scale, rows, facts),
+    ]
     return "\n\n".join(parts) + "\n"
 
 
@@ -105,14 +111,16 @@ def _changes(row: Row) -> str:
     return f"{mean:.1f} ({least}-{most})" if least != most else f"{least}"
 
 
-def _by_seed(rows: Sequence[Row]) -> str:
+def _by_seed(rows: Sequence[Row], reported: Mapping[tuple[str, str], Sequence[float]]) -> str:
     seeds = sorted({seed for row in rows for seed in row.records})
     lines = []
     for index, row in enumerate(rows):
         own = (f"{row.records[seed].accuracy:.2f}" if seed in row.records else "-" for seed in seeds)
-        paper = SEEDS.get((row.network.paper, row.method.paper))
-        lines.append((*_names(rows, index), *own, ", ".join(f"{value:g}" for value in paper) if paper else "-"))
-    return markdown(("Model", "Method", *(f"({seed})" for seed in seeds), "Paper: seeds 1 to 5"), lines)
+        paper = reported.get((row.network.paper, row.method.paper))
+        theirs = [", ".join(f"{value:g}" for value in paper) if paper else "-"] if reported else []
+        lines.append((*_names(rows, index), *own, *theirs))
+    last = ["Paper: seeds 1 to 5"] if reported else []
+    return markdown(("Model", "Method", *(f"({seed})" for seed in seeds), *last), lines)
 
 
 def _measured(scale: Scale, rows: Sequence[Row], facts: Mapping[str, str]) -> str:
