@@ -1,6 +1,7 @@
 """kNN of frozen features: python scripts/knn_eval.py model=runs/NAME key=value ... (--help lists everything)."""
 
 import sys
+from dataclasses import replace
 
 from rich.console import Console
 
@@ -10,6 +11,7 @@ from ssl_adapt.evaluation.network import find_run_recipe
 from ssl_adapt.evaluation.score import SCORE_KEYS, SCORE_USAGE, RunDefaults, create_settings, score_model
 from ssl_adapt.evaluation.score_report import print_scores, scores_to_json
 from ssl_adapt.recipe import load_recipe
+from ssl_adapt.training.landmarks import create_protocol
 
 
 def run_defaults(model: str) -> RunDefaults | None:
@@ -18,7 +20,8 @@ def run_defaults(model: str) -> RunDefaults | None:
         return None
     recipe = load_recipe([f"recipe={path}"])
     data, knn = recipe.data, recipe.knn
-    return RunDefaults(data.name, data.root, data.workers, knn.k, knn.temperature, knn.weighting)
+    protocol = knn and replace(create_protocol(knn), layer="backbone")  # an export holds no projector
+    return RunDefaults(data.name, data.root, data.workers, data.train_images, protocol)
 
 
 def main() -> None:

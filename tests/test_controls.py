@@ -11,12 +11,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssl_adapt import Adaptation, Architecture, apply_architecture, load_recipe
+from ssl_adapt.adaptation.edge import Pad
+from ssl_adapt.backbones.cell_operations import create_factorized_reduce
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.evaluation.features import normalise
 from ssl_adapt.evaluation.recalibration import recalibrated
 from ssl_adapt.training.schedules import plan_stages
-
-MEAN, STD = (0.3, 0.3, 0.3), (0.2, 0.2, 0.2)
 
 
 def test_given_choices_win_over_theta():
@@ -31,8 +31,11 @@ def test_given_choices_win_over_theta():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"choices": {"layer9": "none"}}, "choices: there is no edge 'layer9'"),
-        ({"choices": {"layer1.0.conv1": "add"}}, "choices: 'add' is no candidate of the edge 'layer1.0.conv1'"),
+        ({"choices": {"layer9": "none"}}, "the network has no edge 'layer9'"),
+        (
+            {"choices": {"layer1.0.conv1": "add"}},
+            "'add' is no candidate of edge 'layer1.0.conv1': original, identity, none",
+        ),
         ({"choices": {}, "sharing": "cell"}, "edges share theirs: use 'full'"),
     ],
 )
@@ -58,8 +61,9 @@ def test_recalibrated_statistics_are_those_of_the_images_and_go_again():
     before = copy.deepcopy(network.state_dict())
     flags = [module.training for module in network.modules()]
     drawn = torch.random.get_rng_state()
-    with recalibrated(network, train, mean=MEAN, std=STD, batch_size=100, device="cpu", workers=0):
-        inside = network[0](normalise(train.images(torch.arange(100)), MEAN, STD))
+    images = normalise(train.images(torch.arange(100)), (0.3, 0.3, 0.3), (0.2, 0.2, 0.2))
+    with recalibrated(network, [images]):
+        inside = network[0](images)
         assert torch.allclose(network[1].running_mean, inside.mean((0, 2, 3)), atol=1e-5)
         assert torch.allclose(network[1].running_var, inside.var((0, 2, 3)), atol=1e-5)
         assert not torch.equal(network[3].running_var, before["3.running_var"])
@@ -75,6 +79,17 @@ def test_a_run_records_what_recalibration_gives_and_trains_on_as_without(tmp_pat
     assert names.index("recalibrated") == names.index("after_fix") + 1
     assert "evaluation" not in names
     assert all(event["seconds"] > 0 for event in events(tmp_path / "a", "epoch"))
+
+
+@pytest.mark.parametrize("module", [Pad(4, 8, 2), Pad(8, 4, 2), create_factorized_reduce(8, 4)])
+def test_gradients_stay_channels_last(module):
+    x = torch.randn(2, 8 if not isinstance(module, Pad) else module.in_channels, 6, 6)
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    y = x * 1
+    seen = []
+    y.register_hook(lambda gradient: seen.append(gradient.is_contiguous(memory_format=torch.channels_last)))
+    module.to(memory_format=torch.channels_last)(y).square().sum().backward()
+    assert seen == [True]
 
 
 def test_a_subset_is_the_same_for_every_seed_and_no_longer_than_the_whole():

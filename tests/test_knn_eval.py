@@ -23,6 +23,7 @@ from ssl_adapt.evaluation.knn import KnnProtocol, KnnResult, evaluate_knn
 from ssl_adapt.evaluation.network import load_network
 from ssl_adapt.evaluation.score import SCORE_KEYS, RunDefaults, Score, Scores, create_settings
 from ssl_adapt.evaluation.score_report import print_scores, scores_to_json
+from ssl_adapt.recipe import load_recipe, save_recipe
 
 SIMCLR = KnnProtocol.preset("simclr_cifar")
 
@@ -121,6 +122,23 @@ def test_a_run_folder_brings_its_data_and_protocol(export: Path, tmp_path: Path)
     assert "raw pixels" not in output.out
 
 
+def test_the_bank_of_a_run_is_what_it_trained_on(export: Path, tmp_path: Path) -> None:
+    run = create_run(tmp_path / "run", export, "data.train_images=300")
+    output = run_script(f"model={run}", "baselines=false")
+    assert output.code == 0, output.err
+    assert "bank 300, queries 500" in output.out
+
+
+def test_a_supervised_run_is_scored_by_the_usual_protocol(export: Path, tmp_path: Path) -> None:
+    supervised = "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8"
+    (tmp_path / "run").mkdir()
+    save_recipe(load_recipe(supervised), tmp_path / "run" / "recipe.yaml")
+    (tmp_path / "run" / "export").symlink_to(export)
+    output = run_script(f"model={tmp_path / 'run'}", "baselines=false")
+    assert output.code == 0, output.err
+    assert f"{SIMCLR}; bank 1,297, queries 500" in output.out
+
+
 def test_an_ivf_search_adds_its_recall(export: Path, tmp_path: Path) -> None:
     path = tmp_path / "scores.json"
     output = run_script(f"model={export}", "data=digits", "search=ivf", "probes=9", "device=cpu", f"json={path}")
@@ -162,12 +180,14 @@ def test_a_class_without_test_images_is_null(export: Path, tmp_path: Path) -> No
     assert row(output.out, "b") == ["no", "images"]
 
 
-RUN = RunDefaults("cifar10", "images", 3, k=9, temperature=0.2, weighting="exp")
+RUN = RunDefaults("cifar10", "images", 3, 700, KnnProtocol(layer="backbone", k=9, temperature=0.2, weighting="exp"))
 SETTINGS: list[tuple[list[str], RunDefaults | None, dict[str, Any]]] = [
     (["data=digits"], None, {"protocol": SIMCLR, "root": None, "workers": 4, "batch_size": 500}),
-    ([], RUN, {"data": "cifar10", "root": "images", "workers": 3, "protocol": replace(SIMCLR, k=9, temperature=0.2)}),
+    ([], RUN, {"data": "cifar10", "root": "images", "train_images": 700, "workers": 3}),
+    ([], RUN, {"protocol": replace(SIMCLR, k=9, temperature=0.2)}),
     (["k=5"], RUN, {"protocol": replace(SIMCLR, k=5, temperature=0.2)}),
-    (["data=digits"], RUN, {"data": "digits", "root": None}),
+    (["data=digits"], RUN, {"data": "digits", "root": None, "train_images": None}),
+    ([], RUN._replace(protocol=None), {"protocol": SIMCLR, "train_images": 700}),
     (["root=other"], RUN, {"data": "cifar10", "root": "other"}),
     (["protocol=dino"], RUN, {"protocol": KnnProtocol.preset("dino")}),
     (["protocol=dino", "temperature=1e-1", "k=3"], RUN, {"protocol": replace(SIMCLR, k=3, temperature=0.1)}),

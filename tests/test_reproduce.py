@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean, stdev
 
@@ -155,6 +156,10 @@ def test_a_table_from_the_first_run_to_the_files(tmp_path):
     markdown = (tmp_path / "results" / "table_1_cpu.md").read_text()
     assert "| 55.78 | 42.34 | 14 |" in markdown
 
+    other = replace(runs[0], network=replace(network, arguments=(*network.arguments, "train.weight_decay=0")))
+    with pytest.raises(ValueError, match=r"was started with other values: train\.weight_decay"):
+        read_record(other)
+
     again = Console(file=io.StringIO(), width=200)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
     reproduce(request, again)
@@ -162,14 +167,22 @@ def test_a_table_from_the_first_run_to_the_files(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")} == before
 
 
+def test_a_control_whose_source_has_not_run(tmp_path):
+    run = TableRun(TINY, METHODS["scratch"], 1, "cpu", tmp_path, ())
+    with pytest.raises(ValueError, match=r"tiny-scratch-seed=1 starts from what .*tiny-full_early-seed=1 found, and"):
+        run.arguments()
+
+
 def test_a_dry_run_starts_nothing(tmp_path):
     request = read_request(["table=1", "seeds=1,2", "networks=resnet20_nat,proxyless", f"folder={tmp_path / 'runs'}",
-                            "dry_run=true"])  # fmt: skip
+                            "dry_run=true", "root=images.tar"])  # fmt: skip
     console = Console(file=io.StringIO(), width=300)
     dry_run(request, console)
     text = console.file.getvalue()
     assert "resnet20_nat-nat_search-seed=2: python scripts/nat_search.py" in text
-    assert "resnet20_nat-scratch-seed=1: python scripts/pretrain.py" in text
+    [random] = [line for line in text.splitlines() if line.startswith("resnet20_nat-random-seed=1: ")]
+    expected = ["adapt.none_rule=threshold", "data.root=images.tar", "run.resume=auto", "adapt.choices=<found"]
+    assert all(f" {word}" in random for word in expected)
     assert "| resnet20_nat-original-seed=1 | 326,458 | 51.4 | 4.6 | - |" in text
     assert "| proxyless-full-seed=1 | 2,812,322 | 96.8 | 9.4 | - |" in text
     assert "26 runs: 13 of each seed, 2 seeds" in text
@@ -184,6 +197,8 @@ def test_a_dry_run_starts_nothing(tmp_path):
         (["table=1", "seeds=1,1"], "seeds: got '1,1', expected different whole numbers between commas"),
         (["table=1", "networks=resnet18"], "networks: the table has no 'resnet18' at this scale; it has resnet20,"),
         (["table=1", "methods=best"], "methods: there is no 'best'; there are original, nat,"),
+        (["table=1", "networks=proxyless", "methods=nat"], "none of the networks asked for has them"),
+        (["table=1", "try_steps=true"], "try_steps=true has no meaning without dry_run=true"),
         (["table=1", "write_only=true", "folder=nowhere"], "no run in nowhere has finished: leave write_only out"),
     ],
 )

@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import Any, Literal, cast, get_args
 
 import torch
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import (
     Architecture,
+    check_edge_names,
     chosen_module,
     edge_specs,
     model_args,
@@ -277,12 +277,10 @@ def _check_choices(
             f"choices are those of single edges, and under sharing={sharing!r} edges share theirs: use 'full'"
         )
     by_name = {spec.name: spec for spec in specs}
+    check_edge_names(choices, by_name)
     for name, choice in choices.items():
-        if name not in by_name:
-            near = get_close_matches(name, by_name, n=1)
-            raise ValueError(f"choices: there is no edge {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""))
         if choice not in CHOICES or not by_name[name].allows(choice, shape_change):
-            raise ValueError(f"choices: {choice!r} is no candidate of the edge {name!r}")
+            raise ValueError(f"{choice!r} is no candidate of edge {name!r}: {', '.join(by_name[name].candidates)}")
 
 
 def _fold(operation: nn.Module, scale: Tensor) -> None:

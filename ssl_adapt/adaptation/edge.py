@@ -117,11 +117,9 @@ class Pad(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in_channels, H, W) -> (B, out_channels, ceil(H / stride), ceil(W / stride))."""
-        if self.out_channels < self.in_channels:
-            x = x[:, : self.out_channels]
-        if self.stride > 1:  # as ::stride does, but with a gradient that stays channels-last
+        if self.stride > 1:  # neither this nor a pad below 0 is a slice, whose gradient is not channels-last
             x = F.avg_pool2d(x, 1, self.stride)
-        return F.pad(x, (0, 0, 0, 0, 0, max(0, self.out_channels - self.in_channels)))
+        return F.pad(x, (0, 0, 0, 0, 0, self.out_channels - self.in_channels))
 
     def extra_repr(self) -> str:
         return f"{self.in_channels}, {self.out_channels}, stride={self.stride}"

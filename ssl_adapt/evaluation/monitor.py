@@ -11,14 +11,15 @@ from typing import ClassVar, Protocol
 import torch
 from torch import nn
 
-from ssl_adapt.data import ImageSet
+from ssl_adapt.data import ImageSet, iterate_batches
 from ssl_adapt.evaluation.accuracy import Accuracy, evaluate_accuracy
 from ssl_adapt.evaluation.collapse import feature_std, rank_me
-from ssl_adapt.evaluation.features import extract_features, process_share, raw_pixels
+from ssl_adapt.evaluation.features import extract_features, normalise, process_share, raw_pixels
 from ssl_adapt.evaluation.knn import KnnProtocol, KnnResult, evaluate_knn
 from ssl_adapt.evaluation.recalibration import recalibrated
 from ssl_adapt.processes import gather_rows
 
+CALIBRATION_IMAGES = 5000  # training images, at most, that BatchNorm is recalibrated on
 COLLAPSE_ROWS = 2048  # features that the rank is computed from; its cost grows with their number
 
 
@@ -195,13 +196,10 @@ class FeatureMonitor:
 
 
 def _evaluate_recalibrated(monitor: AccuracyMonitor | FeatureMonitor, network: nn.Module) -> Evaluation:
-    with recalibrated(
-        network,
-        monitor.bank,
-        mean=monitor.mean,
-        std=monitor.std,
-        batch_size=monitor.batch_size,
-        device=monitor.device,
-        workers=monitor.workers,
-    ):
+    indices, size = torch.arange(min(len(monitor.bank), CALIBRATION_IMAGES)), monitor.batch_size
+    batches = iterate_batches(
+        monitor.bank, indices, batch_size=size, device=monitor.device, workers=monitor.workers,
+        drop_last=len(indices) > size,
+    )  # fmt: skip
+    with recalibrated(network, (normalise(batch.images, monitor.mean, monitor.std) for batch in batches)):
         return monitor.evaluate(network)

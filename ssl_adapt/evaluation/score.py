@@ -43,20 +43,16 @@ SCORE_KEYS = {
 
 
 class RunDefaults(NamedTuple):
-    """What the recipe of a run says of its evaluation."""
+    """What the recipe of a run says of its evaluation.
+
+    The bank is the images that it trained on. A supervised run has no protocol.
+    """
 
     data: str
     root: str | None
     workers: int
-    k: int
-    temperature: float
-    weighting: Weighting
-
-    @property
-    def protocol(self) -> KnnProtocol:
-        """Its protocol, on the features of the backbone: an export holds no projector."""
-        temperature = self.temperature if self.weighting == "exp" else None
-        return KnnProtocol(layer="backbone", k=self.k, temperature=temperature, weighting=self.weighting)
+    train_images: int | None = None
+    protocol: KnnProtocol | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,13 +60,14 @@ class ScoreSettings:
     """What is scored, on which images, and how.
 
     The attributes are the keys of `SCORE_KEYS`, and `network`, the name for `timm.create_model` of `model`. The
-    search is exact where `probes` is None.
+    search is exact where `probes` is None. `train_images` is the run's: the bank where not all were trained on.
     """
 
     model: str
     network: str
     data: str
     root: str | None
+    train_images: int | None
     image_px: int | None
     protocol: KnnProtocol
     probes: int | None
@@ -133,6 +130,7 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
         network=network,
         data=data,
         root=given.get("root", run.root if run and "data" not in given else None),
+        train_images=run.train_images if run and "data" not in given else None,
         image_px=given.get("image_px"),
         protocol=_create_protocol(given, run),
         probes=_find_probes(given),
@@ -185,10 +183,8 @@ def score_model(settings: ScoreSettings) -> Scores:
 
 def _create_protocol(given: Mapping[str, Any], run: RunDefaults | None) -> KnnProtocol:
     """The preset or the run's protocol, with the parts that were given."""
-    if run and "protocol" not in given:
-        protocol = run.protocol
-    else:
-        protocol = KnnProtocol.preset(given.get("protocol", "simclr_cifar"))
+    own = run.protocol if run and "protocol" not in given else None
+    protocol = own or KnnProtocol.preset(given.get("protocol", "simclr_cifar"))
     changes = {part: given[part] for part in ("k", "temperature", "weighting") if part in given}
     weighting = changes.get("weighting", protocol.weighting)
     if weighting == "majority" and "temperature" in changes:
@@ -225,7 +221,9 @@ def _create_device(name: str) -> torch.device:
 def _load_labelled(settings: ScoreSettings, image_px: int) -> tuple[ImageSet, ImageSet]:
     """Training images to vote and test images to classify, both with labels."""
     try:
-        train, test = load_image_splits(settings.data, root=settings.root, image_px=image_px)
+        train, test = load_image_splits(
+            settings.data, root=settings.root, image_px=image_px, train_images=settings.train_images
+        )
     except ValueError as error:
         # the loader speaks of the keys of a recipe
         message = str(error).replace("data.name", "data").replace("data.root", "root")

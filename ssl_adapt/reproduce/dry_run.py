@@ -18,7 +18,6 @@ from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.reproduce.options import Request
 from ssl_adapt.reproduce.runs import TableRun, plain_network
 from ssl_adapt.reproduce.tables import markdown
-from ssl_adapt.training.grid import GridRun
 from ssl_adapt.training.learner import create_adaptation
 from ssl_adapt.training.pretrain import pretrain
 
@@ -37,7 +36,8 @@ def dry_run(request: Request, console: Console) -> None:
         ValueError: if a recipe is wrong, or a network can't be built.
     """
     for run in request.runs:
-        for grid_run in [run.search()] * (run.method.how == "nat") + [_plan(run)]:
+        start = f"<found by {run.source_path}>" if run.method.source and not run.has_source() else None
+        for grid_run in [run.search()] * (run.method.how == "nat") + [run.grid_run(start)]:
             text = f"{grid_run.name}: python scripts/{grid_run.script.name} {' '.join(grid_run.arguments)}"
             console.print(text, markup=False, soft_wrap=True)
     first = [run for run in request.runs if run.seed == request.runs[0].seed]
@@ -60,15 +60,6 @@ def dry_run(request: Request, console: Console) -> None:
     console.print(f"{len(request.runs):,} runs: {len(rows)} of each seed, {seeds} seeds", markup=False)
     if hours_of_all:
         console.print(f"predicted for all of them on this machine: {hours_of_all * seeds:,.0f} hours", markup=False)
-
-
-def _plan(run: TableRun) -> GridRun:
-    """The run, with a word in place of what another has yet to find."""
-    if not run.method.source or run.source_path.is_dir():
-        return run.grid_run()
-    place = "model.args.architecture" if run.method.how == "from scratch" else "adapt.choices"
-    arguments = (*run.network.arguments, f"seed={run.seed}", f"{place}=<from {run.source_path}>")
-    return GridRun(run.name, run.path, arguments)
 
 
 def _passes(recipe: Recipe) -> float:

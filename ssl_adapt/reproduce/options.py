@@ -90,6 +90,10 @@ def read_request(arguments: Sequence[str]) -> Request:
     folder = Path(given.get("folder", f"runs/table_{runs_of}_{scale}")).expanduser()
     common = (f"data.root={given['root']}",) if "root" in given else ()
     runs = plan_runs(_selected(networks, given), seeds, scale, folder, common)
+    if not runs:
+        raise ValueError("methods: none of the networks asked for has them; leave methods out, or name other networks")
+    if given.get("try_steps") and not given.get("dry_run"):
+        raise ValueError("try_steps=true has no meaning without dry_run=true: add it, or leave try_steps out")
     listed = plan_runs(networks, sorted({*SEEDS[scale], *seeds}), scale, folder, common)
     return Request(
         table,

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_adapt.recipe import load_recipe
 from ssl_adapt.reproduce.runs import TableRun
+from ssl_adapt.training.run_folder import check_same
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,13 @@ def read_record(run: TableRun) -> Record | None:
     """The record of a run; None if it has not finished.
 
     Raises:
-        ValueError: if its files are not those of a finished run.
+        ValueError: if its files are not those of a finished run, or it was made with other values than the table's.
     """
     path = run.path / "result.json"
     if run.grid_state() != "finished" or not path.is_file():
         return None
+    recipe = load_recipe(run.grid_run().arguments)
+    check_same(load_recipe([f"recipe={run.path / 'recipe.yaml'}"]), recipe, recipe.train.epochs)
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         scores = next(value for key, value in result.items() if key.endswith("_top1"))

@@ -3,7 +3,7 @@
 import json
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -12,11 +12,18 @@ from torch import nn
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec
 from ssl_adapt.recipe import Recipe, load_recipe
-from ssl_adapt.reproduce.systems import METHODS, NAT_ARGUMENTS, RULES, Method, Network, Scale
+from ssl_adapt.reproduce.systems import METHODS, NAT_ARGUMENTS, RULES, How, Method, Network, Scale
 from ssl_adapt.training.grid import SCRIPT, GridRun
 from ssl_adapt.training.tasks import create_backbone
 
 CLASSES = {"tiny_imagenet": 200}  # 10 elsewhere; the number changes no edge
+_START_KEYS: dict[How, str] = {
+    "nat": "model.args.genotype",
+    "from scratch": "model.args.architecture",
+    "skips": "model.args.architecture",
+    "random changes": "adapt.choices",
+    "skips at the fix": "adapt.choices",
+}
 SEARCH_SCRIPT = SCRIPT.with_name("nat_search.py")
 
 
@@ -60,38 +67,50 @@ class TableRun:
         """What NAT's search wrote, beside its genotype."""
         return self.folder / f"{self.network.key}-nat_search-seed={self.seed}.json"
 
+    def has_source(self) -> bool:
+        """Whether the run that this one starts from has fixed its architecture."""
+        return (self.source_path / "architecture.json").is_file()
+
     def is_second_round(self) -> bool:
         """Whether it needs what another has found."""
         return bool(self.method.source) or self.method.how == "nat"
 
-    def arguments(self) -> tuple[str, ...]:
-        """Of scripts/pretrain.py, all but run.dir and run.resume.
+    def arguments(self, start: str | None = None) -> tuple[str, ...]:
+        """Of scripts/pretrain.py, all but run.dir and run.resume; `start` in place of what another run found.
 
         Raises:
             ValueError: if what it starts from is not there.
         """
-        shared, how = self._shared(), self.method.how
-        rule = RULES[self.scale][self.method.rule] if self.method.rule else ("adapt=null",)
-        if self.method.rule:
-            rule = (f"adapt.sharing={self.method.sharing}", *rule)
+        method = self.method
+        rule: tuple[str, ...] = ("adapt=null",)
+        if method.rule:
+            rule = (f"adapt.sharing={method.sharing}", *RULES[self.scale][method.rule])
+        if method.how == "run":
+            return (*self._shared(), *rule)
+        return (*self._shared(), *rule, f"{_START_KEYS[method.how]}={self._start() if start is None else start}")
+
+    def _start(self) -> str:
+        """What a method other than an ordinary run starts from: NAT's genotype, an architecture or choices."""
+        how = self.method.how
         if how == "nat":
-            return (*shared, *rule, f"model.args.genotype={_genotype_path(self)}")
+            return str(_genotype_path(self))
         if how == "from scratch":
-            found = Architecture.from_json((self.source_path / "architecture.json").read_text(encoding="utf-8"))
-            return (*shared, *rule, f"model.args.architecture={json.dumps(found.to_dict())}")
-        if how == "run":
-            return (*shared, *rule)
+            return json.dumps(self._found().to_dict())
         plain = plain_network(self.recipe())
         specs = edge_specs(plain)
         if how == "random changes":
-            found = Architecture.from_json((self.source_path / "architecture.json").read_text(encoding="utf-8"))
-            return (*shared, *rule, f"adapt.choices={json.dumps(random_changes(specs, found.changed, self.seed))}")
-        skips = {spec.name: "identity" for spec in specs if spec.kind == "none"}
+            return json.dumps(random_changes(specs, self._found().changed, self.seed))
+        skips: dict[str, Choice] = {spec.name: "identity" for spec in specs if spec.kind == "none"}
         if how == "skips at the fix":
-            return (*shared, *rule, f"adapt.choices={json.dumps(skips)}")
-        skipped = Architecture.of(plain).to_dict()
-        skipped["edges"] |= skips
-        return (*shared, *rule, f"model.args.architecture={json.dumps(skipped)}")
+            return json.dumps(skips)
+        architecture = Architecture.of(plain)
+        return json.dumps(replace(architecture, edges={**architecture.edges, **skips}).to_dict())
+
+    def _found(self) -> Architecture:
+        """What the run that it starts from found."""
+        if not self.has_source():
+            raise ValueError(f"{self.name} starts from what {self.source_path} found, and that has not finished")
+        return Architecture.from_json((self.source_path / "architecture.json").read_text(encoding="utf-8"))
 
     def recipe(self) -> Recipe:
         """The network's recipe, before any method has changed it."""
@@ -101,10 +120,10 @@ class TableRun:
         """How its folder stands, as scripts/grid.py tells it; "-" before it was begun."""
         return GridRun(self.name, self.path, ()).state
 
-    def grid_run(self) -> GridRun:
-        """The run as scripts/grid.py would start it."""
+    def grid_run(self, start: str | None = None) -> GridRun:
+        """The run as scripts/grid.py would start it; `start` as in `arguments`."""
         own = (f"run.dir={json.dumps(str(self.path))}", "run.resume=auto")
-        return GridRun(self.name, self.path, (*self.arguments(), *own))
+        return GridRun(self.name, self.path, (*self.arguments(start), *own))
 
     def _shared(self) -> tuple[str, ...]:
         return (*self.network.arguments, *self.common, f"seed={self.seed}")

@@ -6,8 +6,6 @@ from typing import Literal
 Scale = Literal["full", "cpu"]
 How = Literal["run", "nat", "from scratch", "random changes", "skips", "skips at the fix"]
 
-CONTROLS: tuple[How, ...] = ("from scratch", "random changes", "skips", "skips at the fix")
-
 
 @dataclass(frozen=True)
 class Network:
@@ -80,18 +78,14 @@ METHODS = {
 _LITERAL = ("adapt.none_rule=literal", "adapt.mode=hard", "adapt.anneal_epochs=0")
 _EARLY = ("adapt.none_rule=threshold", "adapt.none_threshold=0.0", "adapt.mode=hard", "adapt.anneal_epochs=0")
 _PRESENT = ("adapt.none_rule=threshold", "adapt.none_threshold=0.9", "adapt.none_start=1.0", *_EARLY[2:])
-# The paper does not say how long the stage is or how theta moves; at full scale these are the recipes' values.
+# The paper does not say how long the stage is or how theta moves; at full scale the literal values are the recipes'.
+_OURS = {
+    "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
+    "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=1e-2"),
+}
 RULES: dict[Scale, dict[str, tuple[str, ...]]] = {
-    "full": {
-        "literal": (*_LITERAL, "adapt.epochs=50", "adapt.theta_lr=3e-4"),
-        "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
-        "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=1e-2"),
-    },
-    "cpu": {
-        "literal": (*_LITERAL, "adapt.epochs=2", "adapt.theta_lr=3e-2"),
-        "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
-        "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=1e-2"),
-    },
+    "full": {"literal": (*_LITERAL, "adapt.epochs=50", "adapt.theta_lr=3e-4"), **_OURS},
+    "cpu": {"literal": (*_LITERAL, "adapt.epochs=2", "adapt.theta_lr=3e-2"), **_OURS},
 }
 
 _ALL = (

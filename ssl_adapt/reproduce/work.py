@@ -66,7 +66,8 @@ def work_off_runs(request: Request, console: Console) -> None:
     Raises:
         ValueError: if a run fails; the others of its round have ended then.
     """
-    note_facts(request)
+    if any(run.grid_state() != "finished" for run in request.runs):
+        note_facts(request)
     first = [run.grid_run() for run in request.runs if not run.is_second_round()]
     first += [run.search() for run in request.runs if run.method.how == "nat"]
     run_grid(Grid(request.folder, tuple(first), request.grid), console)
@@ -95,6 +96,6 @@ def read_facts(request: Request) -> dict[str, str]:
     """The images of the runs, and what `note_facts` wrote."""
     path = request.folder / FACTS
     noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    data = request.runs[0].recipe().data
+    data = request.listed[0].recipe().data
     images = f"{data.train_images:,}" if data.train_images else "all"
     return {"images": f"{data.name} at {data.image_px} px, {images} training images, the whole test split", **noted}

@@ -11,7 +11,7 @@ from ssl_adapt.data import ImageSet, epoch_order
 from ssl_adapt.evaluation.knn import KnnProtocol
 from ssl_adapt.evaluation.monitor import AccuracyMonitor, Evaluation, FeatureMonitor, Monitor
 from ssl_adapt.processes import gather_objects
-from ssl_adapt.recipe import Recipe
+from ssl_adapt.recipe import KnnSection, Recipe
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.plan import macs_of, plain_cost
 from ssl_adapt.training.run_folder import RunFolder
@@ -49,9 +49,13 @@ def create_monitor(
         return AccuracyMonitor(train_set, queries, data.mean, data.std, 500, device, data.workers)
     if queries is not None and knn.k > len(train_set):
         raise ValueError(f"knn.k={knn.k} is more than the {len(train_set)} training images: lower knn.k")
+    return FeatureMonitor(train_set, queries, create_protocol(knn), data.mean, data.std, 500, device, data.workers)
+
+
+def create_protocol(knn: KnnSection) -> KnnProtocol:
+    """How neighbours vote, as the recipe's `knn` says."""
     temperature = knn.temperature if knn.weighting == "exp" else None
-    protocol = KnnProtocol(layer=knn.layer, k=knn.k, temperature=temperature, weighting=knn.weighting)
-    return FeatureMonitor(train_set, queries, protocol, data.mean, data.std, 500, device, data.workers)
+    return KnnProtocol(layer=knn.layer, k=knn.k, temperature=temperature, weighting=knn.weighting)
 
 
 def tell_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
