@@ -14,6 +14,7 @@ from ssl_adapt.objectives.simclr import SimclrNetwork
 from ssl_adapt.processes import process_count, process_index
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.accumulation import backward_in_parts
+from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.learner import Learner, create_learner
 from ssl_adapt.training.setting import create_accelerator
 from ssl_adapt.training.tasks import SimclrTask
@@ -103,9 +104,20 @@ def measure(name: str) -> dict[str, Any]:
     return found
 
 
+def mean_statistics() -> dict[str, Tensor]:
+    """BatchNorm's buffers after three batches, with their mean for a moving average."""
+    norm = nn.BatchNorm2d(3, momentum=None)
+    if process_count() > 1:
+        synchronise_batch_norm(norm, torch.device("cpu"))
+    for step in range(3):
+        norm(images(step, 4)[0].chunk(process_count())[process_index()])
+    return dict(norm.named_buffers())
+
+
 def main(folder: Path) -> None:
     torch.set_default_dtype(torch.float64)
     found = {name: measure(name) for name in CASES}
+    torch.save(mean_statistics(), folder / f"statistics{os.environ['RANK']}.pt")
     torch.save(found, folder / f"process{os.environ['RANK']}.pt")
 
 

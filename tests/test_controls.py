@@ -77,6 +77,8 @@ def test_a_run_records_what_recalibration_gives_and_trains_on_as_without(tmp_pat
     run(tmp_path / "a", "run.accuracy_every_epochs=0", base=SUPERVISED)
     names = [event["event"] for event in events(tmp_path / "a")]
     assert names.index("recalibrated") == names.index("after_fix") + 1
+    [after], [recalibrated] = (events(tmp_path / "a", name) for name in ("after_fix", "recalibrated"))
+    assert after["accuracy_top1"] != recalibrated["accuracy_top1"]
     assert "evaluation" not in names
     assert all(event["seconds"] > 0 for event in events(tmp_path / "a", "epoch"))
 

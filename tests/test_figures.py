@@ -40,6 +40,19 @@ def test_what_differs_is_red_and_what_both_have_is_not(tmp_path):
     assert CHANGED not in paths[0].read_text()
 
 
+def test_it_is_the_cells_after_that_are_marked(tmp_path):
+    before = timm.create_model("resnet20_nat", channels=4, cells=6, num_classes=2)
+    name = next(spec.name for spec in before.edge_specs() if spec.cell_type == "normal")
+    edges = {spec.name: "identity" if spec.name == name else "original" for spec in before.edge_specs()}
+    after = timm.create_model("resnet20_nat", channels=4, cells=6, num_classes=2)
+    apply_architecture(after, Architecture("resnet20_nat", {}, edges))
+    draw_comparison(before, after, [tmp_path / "a.svg"])
+    cells = len({spec.cell for spec in before.edge_specs() if spec.cell_type == "normal"})
+    assert cells == 4
+    assert f"before, normal, {cells} cells" in words_of(tmp_path / "a.svg"), "they are all alike before"
+    assert "after, normal, 1 cell" in words_of(tmp_path / "a.svg")
+
+
 def test_a_genotype_of_other_operations_is_compared_too(tmp_path):
     """NAT's cells are another genotype, without any choice of ours."""
     nat = timm.create_model("resnet20_nat", genotype="NAT_ResBlock", channels=4, cells=3, num_classes=2)

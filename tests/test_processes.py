@@ -37,11 +37,16 @@ def torchrun(
 
 
 @pytest.fixture(scope="module")
-def of_two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+def folder_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     done = torchrun(TESTS / "processes_run.py", folder)
     assert done.returncode == 0, done.stderr
-    found = [torch.load(folder / f"process{index}.pt") for index in range(2)]
+    return folder
+
+
+@pytest.fixture(scope="module")
+def of_two(folder_of_two: Path) -> list[dict[str, Any]]:
+    found = [torch.load(folder_of_two / f"process{index}.pt") for index in range(2)]
     assert all(case["processes"] == 2 for process in found for case in process.values())
     return found
 
@@ -89,6 +94,17 @@ def test_two_processes_compute_what_one_does(of_two: list[dict[str, Any]], name:
         kept = {n for n in expected["network"] if not n.endswith(statistics or "-")}
         assert_close(*({n: side["network"][n] for n in kept} for side in (found, expected)), 10)
     assert all(torch.equal(first["network"][n], second["network"][n]) for n in first["network"])
+
+
+def test_statistics_that_are_the_mean_of_all_batches(folder_of_two: Path) -> None:
+    dtype = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        expected = processes_run.mean_statistics()
+    finally:
+        torch.set_default_dtype(dtype)
+    for index in range(2):
+        assert_close(torch.load(folder_of_two / f"statistics{index}.pt"), expected, 3, rtol=1e-9)
 
 
 def test_most_comparisons_are_of_architectures_that_changed(of_two: list[dict[str, Any]]) -> None:

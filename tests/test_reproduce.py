@@ -14,8 +14,9 @@ from rich.console import Console
 from script_calls import run_script
 
 from ssl_adapt.adaptation.adaptation import Adaptation
+from ssl_adapt.adaptation.architecture import Architecture
 from ssl_adapt.recipe import load_recipe
-from ssl_adapt.reproduce import paper
+from ssl_adapt.reproduce import paper, work
 from ssl_adapt.reproduce.dry_run import dry_run
 from ssl_adapt.reproduce.options import Request, read_request
 from ssl_adapt.reproduce.records import Record, read_record
@@ -64,9 +65,9 @@ def test_rows_of_the_paper_s_own_numbers():
 
 def test_a_row_is_compared_with_the_original_of_its_own_seeds():
     network = next(network for network in NETWORKS[1, "full"] if network.key == "resnet20")
-    records = [a_record("original", 1, 50.0), a_record("original", 2, 90.0), a_record("full", 2, 91.0)]
+    records = [a_record("original", 1, 50.0, hours=9.0), a_record("original", 2, 90.0), a_record("full", 2, 91.0)]
     full = summarise(1, [network], records)[1]
-    assert (full.gain, full.p_value, full.std) == (1.0, None, None)
+    assert (full.gain, full.p_value, full.std, full.hours_ratio) == (1.0, None, None, 1.0)
 
 
 def test_the_t_test_against_its_formula():
@@ -171,6 +172,25 @@ def test_a_control_whose_source_has_not_run(tmp_path):
     run = TableRun(TINY, METHODS["scratch"], 1, "cpu", tmp_path, ())
     with pytest.raises(ValueError, match=r"tiny-scratch-seed=1 starts from what .*tiny-full_early-seed=1 found, and"):
         run.arguments()
+
+
+def test_controls_of_runs_that_changed_nothing_are_left_out(tmp_path, monkeypatch):
+    """What starts the runs is replaced: which they are is the question."""
+    runs = plan_runs([TINY], [1, 2], "cpu", tmp_path, [])
+    for run in runs:
+        if run.method.key == "full_early":
+            run.path.mkdir()
+            edges = {spec.name: "original" for spec in plain_network(run.recipe()).edge_specs()}
+            changed = {} if run.seed == 1 else {next(name for name in edges if name.endswith("edge_0_2")): "identity"}
+            (run.path / "result.json").write_text(json.dumps({"changed": changed}))
+            architecture = Architecture("resnet20_nat", {}, {**edges, **changed})
+            (run.path / "architecture.json").write_text(architecture.to_json())
+    started = []
+    monkeypatch.setattr(work, "run_grid", lambda grid, _: started.append([run.name for run in grid.runs]))
+    options = {"write_only": False, "try_steps": False}
+    work.work_off_runs(Request(1, "cpu", (TINY,), tuple(runs), (), tmp_path, tmp_path, {}, options), Console())
+    assert len(started[0]) == 6
+    assert started[1] == ["tiny-nat-seed=1", "tiny-nat-seed=2", "tiny-scratch-seed=2", "tiny-random-seed=2"]
 
 
 def test_a_dry_run_starts_nothing(tmp_path):
