@@ -70,6 +70,18 @@ METHODS = {
             how="random changes",
             source="full_early",
         ),
+        Method(
+            "random_present",
+            "as many random skips kept as that",
+            "",
+            "present",
+            how="random changes",
+            source="full_present",
+        ),
+        Method("full_grown", "Full, skips first, those that grew stay", "", rule="grown"),
+        Method(
+            "random_grown", "as many random skips kept as those", "", "grown", how="random changes", source="full_grown"
+        ),
         Method("skips", "all none edges skips from the start", "", how="skips"),
         Method("switched", "all none edges skips at the fix", "", rule="early", how="skips at the fix"),
     )
@@ -78,10 +90,12 @@ METHODS = {
 _LITERAL = ("adapt.none_rule=literal", "adapt.mode=hard", "adapt.anneal_epochs=0")
 _EARLY = ("adapt.none_rule=threshold", "adapt.none_threshold=0.0", "adapt.mode=hard", "adapt.anneal_epochs=0")
 _PRESENT = ("adapt.none_rule=threshold", "adapt.none_threshold=0.9", "adapt.none_start=1.0", *_EARLY[2:])
+_GROWN = tuple(argument.replace("none_threshold=0.9", "none_threshold=1.0") for argument in _PRESENT)
 # The paper does not say how long the stage is or how theta moves; at full scale the literal values are the recipes'.
 _OURS = {
     "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
     "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=1e-2"),
+    "grown": (*_GROWN, "adapt.epochs=0.25", "adapt.theta_lr=1e-2"),
 }
 RULES: dict[Scale, dict[str, tuple[str, ...]]] = {
     "full": {"literal": (*_LITERAL, "adapt.epochs=50", "adapt.theta_lr=3e-4"), **_OURS},
@@ -92,14 +106,19 @@ _ALL = (
     "original", "nat", "cell", "full", "cell_early", "full_early", "full_present", "scratch", "random", "skips",
     "switched",
 )  # fmt: skip
+_CELL_FORM_CPU = (
+    "original", "nat", "cell", "full", "full_early", "full_present", "full_grown", "scratch", "random",
+    "random_present", "random_grown", "skips", "switched",
+)  # fmt: skip
 _HAND_MADE = ("original", "cell", "full")
-_CIFAR_CPU = (
-    "data.image_px=16", "data.train_images=10000", "augment.pad_px=2", "train.epochs=8", "train.lr=0.1",
+_CIFAR_LONG = (
+    "data.image_px=16", "data.train_images=10000", "augment.pad_px=2", "train.epochs=24", "train.lr=0.1",
     "run.accuracy_every_epochs=0",
 )  # fmt: skip
+_CIFAR_CPU = (*_CIFAR_LONG[:3], "train.epochs=8", *_CIFAR_LONG[4:])
 _TINY_CPU = (
     "data.name=tiny_imagenet", "data.image_px=32", "data.train_images=10000", "data.mean=[0.4802, 0.4481, 0.3975]",
-    "data.std=[0.2770, 0.2691, 0.2821]", "train.epochs=8", "train.lr=0.1", "run.accuracy_every_epochs=0",
+    "data.std=[0.2770, 0.2691, 0.2821]", "train.epochs=24", "train.lr=0.1", "run.accuracy_every_epochs=0",
 )  # fmt: skip
 _TINY_FULL = (
     "data.name=tiny_imagenet", "data.image_px=64", "data.mean=[0.4802, 0.4481, 0.3975]",
@@ -116,7 +135,10 @@ NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
     (1, "cpu"): (
         Network("resnet20_nat", "ResNet20, NAT form, C 8, 9 cells", "ResNet20",
                 _resnet20("model.name=resnet20_nat", "model.args.channels=8", *_CIFAR_CPU),
-                tuple(method for method in _ALL if method != "cell_early")),
+                _CELL_FORM_CPU),
+        Network("resnet20_nat_long", "ResNet20, NAT form, 24 epochs", "ResNet20",
+                _resnet20("model.name=resnet20_nat", "model.args.channels=8", *_CIFAR_LONG),
+                ("original", "cell", "full", "full_present", "skips")),
         Network("resnet20", "ResNet20, He form, width 8", "ResNet20",
                 _resnet20("model.args.width=8", *_CIFAR_CPU), _HAND_MADE),
         Network("mobilenetv2_nat", "MobileNetV2, NAT form, C 8, 9 cells", "MobileNetV2",
