@@ -23,7 +23,7 @@ from ssl_adapt.training.pretrain import pretrain
 
 IMAGES = {"cifar10": 50_000, "tiny_imagenet": 100_000}
 TRIAL_IMAGES, TRIAL_BATCH, TRIAL_STEPS = 64, 16, 2  # a step for each stage
-_HEADER = ("Run", "Parameters", "MACs (M)", "Training (PMACs)", "Predicted hours here")
+_HEADER = ("Run", "Parameters", "MACs (M)", "Training (TMACs)", "Predicted hours here")
 
 
 def dry_run(request: Request, console: Console) -> None:
@@ -52,8 +52,8 @@ def dry_run(request: Request, console: Console) -> None:
                 create_adaptation(plain_network(recipe), recipe.adapt)
             hours = _try(run, Path(folder), console) if request.options["try_steps"] else None
             hours_of_all += hours or 0.0
-            work = 3 * macs * _passes(recipe) / 1e15  # forward, and about twice as much backward
-            shown = "-" if hours is None else f"{hours:,.1f}"
+            work = 3 * macs * _passes(recipe) / 1e12  # forward, and about twice as much backward
+            shown = "-" if hours is None else f"{hours:,.2f}"
             rows.append((run.name, f"{count_parameters(network):,}", f"{macs / 1e6:,.1f}", f"{work:,.1f}", shown))
     console.print(markdown(_HEADER, rows), markup=False, soft_wrap=True)
     seeds = len({run.seed for run in request.runs})
