@@ -203,8 +203,8 @@ def test_a_dry_run_starts_nothing(tmp_path):
     [random] = [line for line in text.splitlines() if line.startswith("resnet20_nat-random-seed=1: ")]
     expected = ["adapt.none_rule=threshold", "data.root=images.tar", "run.resume=auto", "adapt.choices=<found"]
     assert all(f" {word}" in random for word in expected)
-    assert "| resnet20_nat-original-seed=1 | 326,458 | 51.4 | 4.6 | - |" in text
-    assert "| proxyless-full-seed=1 | 2,812,322 | 96.8 | 9.4 | - |" in text
+    assert "| resnet20_nat-original-seed=1 | 326,458 | 51.4 | 4,625.8 | - |" in text
+    assert "| proxyless-full-seed=1 | 2,812,322 | 96.8 | 9,433.4 | - |" in text
     assert "26 runs: 13 of each seed, 2 seeds" in text
     assert not (tmp_path / "runs").exists()
 

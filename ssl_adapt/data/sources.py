@@ -11,8 +11,6 @@ from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import torch
-from sklearn.datasets import load_digits
-from sklearn.model_selection import train_test_split
 from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
@@ -162,6 +160,9 @@ def _digits(image_px: int) -> _Collection:
 
     Source: sklearn.datasets.load_digits, the test part of UCI's "Optical Recognition of Handwritten Digits".
     """
+    from sklearn.datasets import load_digits  # here: it takes a second, and other data sets have no need of it
+    from sklearn.model_selection import train_test_split
+
     digits = load_digits()
     pictures = (digits.images * (255 / 16)).round().astype(np.uint8)  # 0..16 -> 0..255
     labels = torch.as_tensor(digits.target, dtype=torch.int64)
