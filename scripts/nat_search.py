@@ -18,7 +18,11 @@ def main() -> None:
     recipe, given = read_search_arguments(sys.argv[1:])
     data = recipe.data
     train_set = load_image_splits(
-        data.name, root=data.root, image_px=data.image_px, train_images=data.train_images
+        data.name,
+        root=data.root,
+        image_px=data.image_px,
+        train_images=data.train_images,
+        on_bad_image=data.on_bad_image,
     ).train
     device = "cuda" if torch.cuda.is_available() else "cpu"
     result = search(recipe, train_set, create_settings(given), device=device)

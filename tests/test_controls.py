@@ -1,10 +1,14 @@
 """What science asks for beside a result: given choices, recalibrated BatchNorm, subsets, short stages."""
 
+import contextlib
 import copy
+import time
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
+from accelerate import Accelerator
 from short_runs import SUPERVISED, events, run
 from small_networks import small
 from torch import nn
@@ -14,8 +18,10 @@ from ssl_adapt import Adaptation, Architecture, apply_architecture, load_recipe
 from ssl_adapt.adaptation.edge import Pad
 from ssl_adapt.backbones.cell_operations import create_factorized_reduce
 from ssl_adapt.data import load_image_splits
+from ssl_adapt.evaluation import monitor
 from ssl_adapt.evaluation.features import normalise
 from ssl_adapt.evaluation.recalibration import recalibrated
+from ssl_adapt.training.run_log import RunLog
 from ssl_adapt.training.schedules import plan_stages
 
 
@@ -73,8 +79,35 @@ def test_recalibrated_statistics_are_those_of_the_images_and_go_again():
     assert all(module.momentum == 0.1 for module in network.modules() if isinstance(module, _BatchNorm))
 
 
-def test_a_run_records_what_recalibration_gives_and_trains_on_as_without(tmp_path):
+def test_statistics_are_those_without_dropout():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Dropout(0.5), nn.BatchNorm1d(3))
+    x, drawn = torch.randn(2, 8, 3), torch.random.get_rng_state()
+    with recalibrated(network, x):
+        torch.testing.assert_close(network[1].running_mean, x.mean((0, 1)))
+    assert torch.equal(torch.random.get_rng_state(), drawn)
+
+
+def test_recalibration_takes_images_of_all_classes(monkeypatch):
+    """A set may be sorted by class; here the first 200 images are of one."""
+    train = load_image_splits("digits", image_px=8).train
+    train = train.subset(train.labels.argsort(stable=True))
+    monkeypatch.setattr(monitor, "CALIBRATION_IMAGES", 100)
+    taken = []
+    monkeypatch.setattr(monitor, "iterate_batches", lambda _, indices, **options: taken.append(indices) or iter(()))
+    monkeypatch.setattr(monitor, "recalibrated", lambda network, batches: contextlib.nullcontext())
+    watcher = SimpleNamespace(bank=train, batch_size=50, device="cpu", workers=0, evaluate=lambda network: "score")
+    assert monitor._evaluate_recalibrated(watcher, nn.Identity()) == "score"
+    assert len(taken[0]) == len(set(taken[0].tolist())) == 100
+    assert train.labels[taken[0]].bincount(minlength=10).min() >= 3
+
+
+def test_a_run_records_what_recalibration_gives_and_trains_on_as_without(tmp_path, monkeypatch):
     run(tmp_path / "a", "run.accuracy_every_epochs=0", base=SUPERVISED)
+    monkeypatch.setattr(monitor, "recalibrated", lambda network, batches: contextlib.nullcontext())
+    run(tmp_path / "b", "run.accuracy_every_epochs=0", base=SUPERVISED)
+    weights = [(tmp_path / name / "export" / "model.safetensors").read_bytes() for name in ("a", "b")]
+    assert weights[0] == weights[1]
     names = [event["event"] for event in events(tmp_path / "a")]
     assert names.index("recalibrated") == names.index("after_fix") + 1
     [after], [recalibrated] = (events(tmp_path / "a", name) for name in ("after_fix", "recalibrated"))
@@ -149,3 +182,22 @@ def test_a_start_at_one_is_the_network_with_all_its_missing_skips():
     with torch.no_grad():
         adaptation.theta[none][1] = 0.4
     assert adaptation.fix().changed == {s: "identity" for s, c in edges.items() if c == "identity" and s != none}
+
+
+def test_the_clock_goes_on_after_a_stop_within_an_epoch(tmp_path):
+    recipe = load_recipe(["recipe=debug"])
+    stopped = RunLog(tmp_path, Accelerator(cpu=True), recipe)
+    stopped.start_epoch(1, 2, 2)
+    stopped.advance()
+    with stopped.clock_stopped():
+        time.sleep(0.3)
+    time.sleep(0.1)
+    resumed = RunLog(tmp_path, stopped.accelerator, recipe, stopped.state_dict())
+    resumed.start_epoch(1, 2, 1)
+    resumed.advance()
+    seconds, steps = resumed.end_epoch()
+    assert 0.1 <= seconds < 0.3
+    assert steps == 2
+    assert resumed.state_dict()["epoch"] == (0.0, 0)
+    resumed.start_epoch(2, 2, 2)
+    assert resumed.end_epoch()[1] == 0

@@ -130,6 +130,36 @@ def test_weights_and_controller_see_different_images(digits, monkeypatch):
     assert seen["weights"][0] != seen["weights"][1]
 
 
+def count_nones(genotype):
+    return sum(edge.operation == "none" for cell in (genotype.normal, genotype.reduction) for edge in cell.edges)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_controller_learns_what_is_rewarded(digits, sign, monkeypatch):
+    """What scores a genotype is replaced by a count that rises, or falls, with its none edges."""
+    monkeypatch.setattr(NatLearner, "_score", lambda _, genotype, inputs: sign * count_nones(genotype) / 16)
+    learner = create_learner(recipe_of("model.name=resnet20_nat"), digits)
+    form = GENOTYPES["ResBlock"]
+
+    def mean_nones():
+        with torch.no_grad():
+            return sum(count_nones(learner.controller.draw(form).genotype) for _ in range(50)) / 50
+
+    before = mean_nones()
+    for _ in range(50):
+        learner.train_controller(batches(digits))
+    assert sign * (mean_nones() - before) > 2
+
+
+def test_without_rewards_the_entropy_rises(digits, monkeypatch):
+    monkeypatch.setattr(NatLearner, "_score", lambda *_: 0.0)
+    learner = create_learner(recipe_of("model.name=resnet20_nat"), digits)
+    for parameter in learner.controller.action.parameters():
+        parameter.data *= 30  # far from uniform
+    entropies = [learner.train_controller(batches(digits))[1] for _ in range(50)]
+    assert sum(entropies[-3:]) > 1.05 * sum(entropies[:3])
+
+
 def test_each_pass_trains_its_own(digits):
     learner = create_learner(recipe_of("model.name=resnet20_nat"), digits)
 

@@ -207,4 +207,5 @@ def test_too_short_stages_are_announced(tmp_path, capsys):
     run(tmp_path / "a", "train.max_steps=4", "adapt.theta_lr=3e-4", "adapt.none_rule=literal")
     assert "warning: no edge is likely to change: the quickest needs about 1,667 steps" in capsys.readouterr().out
     run(tmp_path / "b", "train.max_steps=4", "adapt.theta_lr=0.5")
+    run(tmp_path / "c", "train.max_steps=4", "adapt.theta_lr=3e-4", "adapt.choices={layer1.0.conv2: identity}")
     assert "warning" not in capsys.readouterr().out

@@ -15,6 +15,7 @@ from script_calls import run_script
 
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture
+from ssl_adapt.backbones.genotypes import GENOTYPES
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.reproduce import paper, work
 from ssl_adapt.reproduce.dry_run import dry_run
@@ -70,6 +71,22 @@ def test_a_row_is_compared_with_the_original_of_its_own_seeds():
     assert (full.gain, full.p_value, full.std, full.hours_ratio) == (1.0, None, None, 1.0)
 
 
+def test_a_control_is_compared_with_its_source_too():
+    network = next(network for network in NETWORKS[1, "full"] if network.key == "resnet20_nat")
+    scores = {"original": (40.0, 42.0), "full_present": (50.0, 51.0), "random_present": (49.0, 48.0), "skips": (52.0,)}
+    records = [
+        replace(a_record(method, seed, score), network="resnet20_nat")
+        for method, values in scores.items()
+        for seed, score in enumerate(values, 1)
+    ]
+    rows = {row.method.key: row for row in summarise(1, [network], records)}
+    assert (rows["random_present"].against, rows["random_present"].against_gain) == ("full_present", -2.0)
+    assert rows["random_present"].against_p_value == pytest.approx(paired_p_value([49.0, 48.0], [50.0, 51.0]))
+    assert rows["random_present"].gain == 7.5
+    assert (rows["full_present"].against, rows["full_present"].against_gain) == ("skips", -2.0), "of seed 1 alone"
+    assert (rows["skips"].against, rows["skips"].against_gain, rows["original"].against) == ("", None, "")
+
+
 def test_the_t_test_against_its_formula():
     ours, theirs = [3.0, 5.0, 9.0], [1.0, 4.0, 3.0]
     t = fmean([2.0, 1.0, 6.0]) / (stdev([2.0, 1.0, 6.0]) / 3**0.5)
@@ -85,6 +102,7 @@ def test_agreement():
     assert jaccard([b, c]) == 0.0
     assert jaccard([a, b, c]) == pytest.approx(0.5 / 3)
     assert jaccard([b, b, {}]) == pytest.approx(1 / 3)
+    assert jaccard([b, {}, {}]) == 0.0, "two seeds without changes say nothing"
     assert jaccard([a]) is None
     assert jaccard([{}, {}]) is None
 
@@ -158,8 +176,11 @@ def test_a_table_from_the_first_run_to_the_files(tmp_path):
     assert "| 55.78 | 42.34 | 14 |" in markdown
 
     other = replace(runs[0], network=replace(network, arguments=(*network.arguments, "train.weight_decay=0")))
+    new = replace(other, seed=4)
+    asked = replace(request, runs=(new,), listed=(other, new))
     with pytest.raises(ValueError, match=r"was started with other values: train\.weight_decay"):
-        read_record(other)
+        reproduce(asked, console)
+    assert not new.path.exists(), "that shows before any run is started"
 
     again = Console(file=io.StringIO(), width=200)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "runs").rglob("result.json")}
@@ -185,12 +206,34 @@ def test_controls_of_runs_that_changed_nothing_are_left_out(tmp_path, monkeypatc
             (run.path / "result.json").write_text(json.dumps({"changed": changed}))
             architecture = Architecture("resnet20_nat", {}, {**edges, **changed})
             (run.path / "architecture.json").write_text(architecture.to_json())
+    for seed in (1, 2):
+        (tmp_path / f"tiny-nat_genotype-seed={seed}.json").write_text(GENOTYPES["ResBlock"].to_json())
     started = []
     monkeypatch.setattr(work, "run_grid", lambda grid, _: started.append([run.name for run in grid.runs]))
     options = {"write_only": False, "try_steps": False}
     work.work_off_runs(Request(1, "cpu", (TINY,), tuple(runs), (), tmp_path, tmp_path, {}, options), Console())
     assert len(started[0]) == 6
     assert started[1] == ["tiny-nat-seed=1", "tiny-nat-seed=2", "tiny-scratch-seed=2", "tiny-random-seed=2"]
+
+
+def test_what_was_noted_before_stays(tmp_path):
+    runs = tuple(plan_runs([TINY], [1], "cpu", tmp_path, []))
+    for jobs in (2, 1, 2):
+        request = Request(1, "cpu", (TINY,), runs, runs, tmp_path, tmp_path, {"jobs": jobs}, {})
+        work.note_facts(request)
+    facts = work.read_facts(request)
+    assert facts["runs at a time"] == "2; 1"
+    assert ";" not in facts["torch"]
+    assert facts["images"] == "digits at 8 px, all training images, the whole test split"
+
+
+def test_seeds_of_earlier_calls_are_listed(tmp_path):
+    for name in ("resnet20-original-seed=12", "resnet20-original-seed=x", "logs"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "resnet20-nat_search-seed=13.json").write_text("{}")
+    request = read_request(["table=1", "seeds=7", f"folder={tmp_path}"])
+    assert {run.seed for run in request.listed} == {1, 2, 3, 4, 5, 7, 12}
+    assert {run.seed for run in request.runs} == {7}
 
 
 def test_a_dry_run_starts_nothing(tmp_path):
@@ -205,7 +248,8 @@ def test_a_dry_run_starts_nothing(tmp_path):
     assert all(f" {word}" in random for word in expected)
     assert "| resnet20_nat-original-seed=1 | 326,458 | 51.4 | 4,625.8 | - |" in text
     assert "| proxyless-full-seed=1 | 2,812,322 | 96.8 | 9,433.4 | - |" in text
-    assert "26 runs: 13 of each seed, 2 seeds" in text
+    assert "| resnet20_nat-nat-seed=1 | 326,458 | 51.4 | - | - |" in text
+    assert "32 runs: 16 of each seed, 2 seeds" in text
     assert not (tmp_path / "runs").exists()
 
 

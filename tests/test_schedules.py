@@ -66,15 +66,9 @@ def test_learning_rates():
 
 
 @pytest.mark.parametrize(
-    ("kind", "rule", "threshold", "steps"),
-    [
-        ("operation", "literal", 0.0, 1667),
-        ("identity", "literal", 0.0, 3334),
-        ("none", "literal", 0.0, 3334),
-        ("none", "threshold", 0.0, 1),
-        ("none", "threshold", 0.3, 1000),
-    ],
+    ("kind", "none_way", "steps"),
+    [("operation", 1.0, 1667), ("identity", 1.0, 3334), ("none", 1.0, 3334), ("none", -0.1, 1), ("none", 0.3, 1000)],
 )
-def test_steps_until_an_edge_can_change(kind, rule, threshold, steps):
+def test_steps_until_an_edge_can_change(kind, none_way, steps):
     """With lr 3e-4 about 1,700 opposed steps to the identity, about 3,300 to none."""
-    assert steps_to_change(kind, theta_lr=3e-4, none_rule=rule, none_threshold=threshold) == steps
+    assert steps_to_change(kind, theta_lr=3e-4, none_way=none_way) == steps

@@ -11,7 +11,7 @@ from typing import ClassVar, Protocol
 import torch
 from torch import nn
 
-from ssl_adapt.data import ImageSet, iterate_batches
+from ssl_adapt.data import ImageSet, epoch_order, iterate_batches
 from ssl_adapt.evaluation.accuracy import Accuracy, evaluate_accuracy
 from ssl_adapt.evaluation.collapse import feature_std, rank_me
 from ssl_adapt.evaluation.features import extract_features, normalise, process_share, raw_pixels
@@ -196,7 +196,8 @@ class FeatureMonitor:
 
 
 def _evaluate_recalibrated(monitor: AccuracyMonitor | FeatureMonitor, network: nn.Module) -> Evaluation:
-    indices, size = torch.arange(min(len(monitor.bank), CALIBRATION_IMAGES)), monitor.batch_size
+    indices = epoch_order(len(monitor.bank), seed=0, epoch=0)[:CALIBRATION_IMAGES]  # the order may be that of classes
+    size = monitor.batch_size
     batches = iterate_batches(
         monitor.bank, indices, batch_size=size, device=monitor.device, workers=monitor.workers,
         drop_last=len(indices) > size,

@@ -6,7 +6,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.optim.swa_utils import update_bn
 
 from ssl_adapt.evaluation.features import evaluation_mode
 
@@ -16,18 +15,26 @@ def recalibrated(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[None
     """Inside the block BatchNorm's statistics are the means over these batches; after it they are as they were.
 
     Args:
-        network: has its training flags again inside the block. No random numbers are drawn that others would miss.
+        network: has its training flags again inside the block. Nothing but BatchNorm is in training mode meanwhile.
         batches: what it takes: (B, 3, H, W), normalised, on its device.
 
     Distributed: every process sees the same batches.
     """
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
     copies = [(buffer, buffer.clone()) for norm in norms for buffer in norm.buffers()]
+    momenta = [norm.momentum for norm in norms]
     try:
-        with evaluation_mode(network), torch.random.fork_rng():  # the mode is each module's own afterwards
-            update_bn(batches, network)
+        with evaluation_mode(network), torch.no_grad():
+            for norm in norms:
+                norm.reset_running_stats()
+                norm.momentum = None  # the mean of all batches
+                norm.train()
+            for batch in batches:
+                network(batch)
         yield
     finally:
         with torch.no_grad():
             for buffer, copy in copies:
                 buffer.copy_(copy)
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum

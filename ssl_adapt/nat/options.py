@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, get_args
 
-from ssl_adapt.arguments import NEW_FILE, TRUE_OR_FALSE, Key, one_of, read_arguments, whole_number
+from ssl_adapt.arguments import NEW_FILE, POSITIVE, TRUE_OR_FALSE, Key, one_of, read_arguments, whole_number
 from ssl_adapt.nat.settings import PUBLISHED, Baseline, SearchSettings
 from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.recipe.keys import find_key
@@ -27,6 +27,8 @@ NAT_KEYS = {
     "channels": Key(whole_number(1), "width of the supernet", f"{PUBLISHED.channels}"),
     "cells": Key(whole_number(1), "of the supernet", f"{PUBLISHED.cells}"),
     "transforms": Key(whole_number(1), "drawn at the end; the best is kept", f"{PUBLISHED.transforms}"),
+    "weight_lr": Key(POSITIVE, "learning rate of the supernet", f"{PUBLISHED.weight_lr}"),
+    "controller_lr": Key(POSITIVE, "learning rate of the controller", f"{PUBLISHED.controller_lr}"),
     "baseline": Key(one_of(get_args(Baseline)), "how the mean reward is tracked", PUBLISHED.baseline),
     "self_loops": Key(TRUE_OR_FALSE, "whether the controller's nodes see themselves", "false"),
 }  # fmt: skip

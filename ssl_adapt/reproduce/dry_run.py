@@ -36,7 +36,7 @@ def dry_run(request: Request, console: Console) -> None:
         ValueError: if a recipe is wrong, or a network can't be built.
     """
     for run in request.runs:
-        start = f"<found by {run.source_path}>" if run.method.source and not run.has_source() else None
+        start = None if run.has_start() else f"<found by {run.found_by}>"
         for grid_run in [run.search()] * (run.method.how == "nat") + [run.grid_run(start)]:
             text = f"{grid_run.name}: python scripts/{grid_run.script.name} {' '.join(grid_run.arguments)}"
             console.print(text, markup=False, soft_wrap=True)
@@ -53,8 +53,11 @@ def dry_run(request: Request, console: Console) -> None:
             hours = _try(run, Path(folder), console) if request.options["try_steps"] else None
             hours_of_all += hours or 0.0
             work = 3 * macs * _passes(recipe) / 1e12  # forward, and about twice as much backward
-            shown = "-" if hours is None else f"{hours:,.2f}"
-            rows.append((run.name, f"{count_parameters(network):,}", f"{macs / 1e6:,.1f}", f"{work:,.1f}", shown))
+            rows.append(
+                (run.name, f"{count_parameters(network):,}", f"{macs / 1e6:,.1f}",
+                 "-" if run.method.how == "nat" else f"{work:,.1f}",  # of cells that no one knows yet
+                 "-" if hours is None else f"{hours:,.2f}")
+            )  # fmt: skip
     console.print(markdown(_HEADER, rows), markup=False, soft_wrap=True)
     seeds = len({run.seed for run in request.runs})
     console.print(f"{len(request.runs):,} runs: {len(rows)} of each seed, {seeds} seeds", markup=False)
@@ -70,9 +73,15 @@ def _passes(recipe: Recipe) -> float:
     return images * views * (recipe.train.epochs + adapted)
 
 
-def _try(run: TableRun, folder: Path, console: Console) -> float:
-    """Make the fewest steps of the run; the hours that the whole of it would take at their pace."""
+def _try(run: TableRun, folder: Path, console: Console) -> float | None:
+    """Make the fewest steps of the run; the hours that the whole of it would take at their pace.
+
+    None for a control of a method that was not tried before it.
+    """
     trial = replace(run, folder=folder)
+    if run.method.source and not trial.has_start():
+        console.print(f"not trying {run.name}: add methods={run.method.source}, from which it starts", markup=False)
+        return None
     console.print(f"trying {run.name}", markup=False)
     hours = _try_search(trial) if run.method.how == "nat" else 0.0
     own = ("train.max_steps", "data.batch")

@@ -94,7 +94,7 @@ def read_request(arguments: Sequence[str]) -> Request:
         raise ValueError("methods: none of the networks asked for has them; leave methods out, or name other networks")
     if given.get("try_steps") and not given.get("dry_run"):
         raise ValueError("try_steps=true has no meaning without dry_run=true: add it, or leave try_steps out")
-    listed = plan_runs(networks, sorted({*SEEDS[scale], *seeds}), scale, folder, common)
+    listed = plan_runs(networks, sorted({*SEEDS[scale], *seeds, *_seeds_in(folder)}), scale, folder, common)
     return Request(
         table,
         scale,
@@ -106,6 +106,11 @@ def read_request(arguments: Sequence[str]) -> Request:
         {name: value for name, value in given.items() if name in GRID_KEYS},
         {name: given.get(name, False) for name in ("write_only", "try_steps")},
     )
+
+
+def _seeds_in(folder: Path) -> set[int]:
+    """The seeds of the runs that earlier calls have left."""
+    return {int(path.name.rpartition("=")[2]) for path in folder.glob("*-seed=*[0-9]") if path.is_dir()}
 
 
 def _selected(networks: Sequence[Network], given: dict[str, Any]) -> tuple[Network, ...]:

@@ -63,13 +63,20 @@ class TableRun:
         return self.folder / f"{self.network.key}-{self.method.source}-seed={self.seed}"
 
     @property
+    def found_by(self) -> Path:
+        """What finds that which it starts from: NAT's search, or the run of its source."""
+        return self.search_path if self.method.how == "nat" else self.source_path
+
+    @property
     def search_path(self) -> Path:
         """What NAT's search wrote, beside its genotype."""
         return self.folder / f"{self.network.key}-nat_search-seed={self.seed}.json"
 
-    def has_source(self) -> bool:
-        """Whether the run that this one starts from has fixed its architecture."""
-        return (self.source_path / "architecture.json").is_file()
+    def has_start(self) -> bool:
+        """Whether what it starts from is there: NAT's genotype, or the architecture that its source has found."""
+        if self.method.how == "nat":
+            return _genotype_path(self).is_file()
+        return not self.method.source or (self.source_path / "architecture.json").is_file()
 
     def is_second_round(self) -> bool:
         """Whether it needs what another has found."""
@@ -92,8 +99,10 @@ class TableRun:
     def _start(self) -> str:
         """What a method other than an ordinary run starts from: NAT's genotype, an architecture or choices."""
         how = self.method.how
+        if not self.has_start():
+            raise ValueError(f"{self.name} starts from what {self.found_by} found, and that has not finished")
         if how == "nat":
-            return str(_genotype_path(self))
+            return json.dumps(json.loads(_genotype_path(self).read_text(encoding="utf-8")))
         if how == "from scratch":
             return json.dumps(self._found().to_dict())
         plain = plain_network(self.recipe())
@@ -108,8 +117,6 @@ class TableRun:
 
     def _found(self) -> Architecture:
         """What the run that it starts from found."""
-        if not self.has_source():
-            raise ValueError(f"{self.name} starts from what {self.source_path} found, and that has not finished")
         return Architecture.from_json((self.source_path / "architecture.json").read_text(encoding="utf-8"))
 
     def recipe(self) -> Recipe:

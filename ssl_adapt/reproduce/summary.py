@@ -33,6 +33,9 @@ class Row:
         macs: mean.
         gain: over the Original of the same seeds, in points.
         p_value: of a two-sided paired t-test of that.
+        against: key of the other method that it is compared with in the same way, or "".
+        against_gain: over that of the same seeds, in points.
+        against_p_value: of a two-sided paired t-test of that.
     """
 
     network: Network
@@ -50,6 +53,9 @@ class Row:
     macs: float
     gain: float | None
     p_value: float | None
+    against: str
+    against_gain: float | None
+    against_p_value: float | None
 
 
 def summarise(table: int, networks: Sequence[Network], records: Iterable[Record]) -> list[Row]:
@@ -59,24 +65,22 @@ def summarise(table: int, networks: Sequence[Network], records: Iterable[Record]
         found.setdefault((record.network, record.method), {})[record.seed] = record
     rows = []
     for network in networks:
-        original = found.get((network.key, "original"), {})
-        for key in network.methods:
-            own = found.get((network.key, key), {})
+        of_network = {key: found.get((network.key, key), {}) for key in network.methods}
+        for key, own in of_network.items():
             if own:
                 reported = TABLES[table].get((network.paper, METHODS[key].paper))
-                rows.append(_create_row(network, METHODS[key], dict(sorted(own.items())), original, reported))
+                of_network[key] = dict(sorted(own.items()))
+                rows.append(_create_row(network, METHODS[key], of_network, reported))
     return rows
 
 
 def jaccard(changes: Sequence[Mapping[str, str]]) -> float | None:
     """Mean over all pairs of seeds of |changes in both| / |changes in either|; None for one seed, or without changes.
 
-    A change is an edge and what it became. Two seeds without changes agree, 1.
+    A change is an edge and what it became. Pairs without any change say nothing and are left out.
     """
-    pairs = list(combinations([set(change.items()) for change in changes], 2))
-    if not pairs or not any(changes):
-        return None
-    return fmean(len(a & b) / len(a | b) if a | b else 1.0 for a, b in pairs)
+    pairs = [(a, b) for a, b in combinations([set(change.items()) for change in changes], 2) if a | b]
+    return fmean(len(a & b) / len(a | b) for a, b in pairs) if pairs else None
 
 
 def paired_p_value(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
@@ -87,16 +91,21 @@ def paired_p_value(ours: Sequence[float], theirs: Sequence[float]) -> float | No
     return float(stats.ttest_rel(ours, theirs).pvalue)
 
 
+def _compare(ours: Mapping[int, Record], theirs: Mapping[int, Record]) -> tuple[float | None, float | None]:
+    """Points over the others on the seeds that both have, and their p-value."""
+    shared = [seed for seed in ours if seed in theirs]
+    pairs = [ours[seed].accuracy for seed in shared], [theirs[seed].accuracy for seed in shared]
+    return fmean(pairs[0]) - fmean(pairs[1]) if shared else None, paired_p_value(*pairs)
+
+
 def _create_row(
-    network: Network,
-    method: Method,
-    records: Mapping[int, Record],
-    original: Mapping[int, Record],
-    paper: Reported | None,
+    network: Network, method: Method, of_network: Mapping[str, Mapping[int, Record]], paper: Reported | None
 ) -> Row:
+    records = of_network[method.key]
+    original = of_network.get("original", {}) if method.key != "original" else {}
+    against = method.against or method.source
     accuracies = [record.accuracy for record in records.values()]
-    shared = [seed for seed in records if seed in original and method.key != "original"]
-    pairs = [records[seed].accuracy for seed in shared], [original[seed].accuracy for seed in shared]
+    shared = [seed for seed in records if seed in original]
     counts = [len(record.changed) for record in records.values()]
     gaps = [(r.before_fix, r.after_fix, r.recalibrated) for r in records.values()]
     is_fixed = all(value is not None for gap in gaps for value in gap)
@@ -114,6 +123,7 @@ def _create_row(
         jaccard([record.changed for record in records.values()]) if is_fixed else None,
         fmean(record.parameters for record in records.values()),
         fmean(record.macs for record in records.values()),
-        fmean(pairs[0]) - fmean(pairs[1]) if shared else None,
-        paired_p_value(*pairs),
+        *_compare(records, original),
+        against,
+        *_compare(records, of_network.get(against, {})),
     )

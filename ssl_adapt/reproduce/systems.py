@@ -40,15 +40,17 @@ class Method:
             of the same seed's run of `source` from scratch, as many changes of the same kinds at random edges at the
             same moment, and every none edge as a skip from the start or from the fix on.
         source: the method whose architecture it starts from.
+        against: the method that it is compared with beside the Original; "": its source, if it has one.
     """
 
     key: str
     label: str
-    paper: str
+    paper: str = ""
     rule: str = ""
     sharing: str = "full"
     how: How = "run"
     source: str = ""
+    against: str = ""
 
 
 METHODS = {
@@ -56,60 +58,47 @@ METHODS = {
     for method in (
         Method("original", "Original", "Original"),
         Method("nat", "NAT", "NAT", how="nat"),
-        Method("cell", "Cell, as the paper has it", "Cell", rule="literal", sharing="cell"),
-        Method("full", "Full, as the paper has it", "Full", rule="literal"),
-        Method("cell_early", "Cell, early threshold", "", rule="early", sharing="cell"),
-        Method("full_early", "Full, early threshold", "", rule="early"),
-        Method("full_present", "Full, missing skips there first", "", rule="present"),
-        Method("scratch", "what Full early found, from scratch", "", how="from scratch", source="full_early"),
-        Method(
-            "random",
-            "as many random changes as Full early",
-            "",
-            rule="early",
-            how="random changes",
-            source="full_early",
-        ),
-        Method(
-            "random_present",
-            "as many random skips kept as that",
-            "",
-            "present",
-            how="random changes",
-            source="full_present",
-        ),
-        Method("full_grown", "Full, skips first, those that grew stay", "", rule="grown"),
-        Method(
-            "random_grown", "as many random skips kept as those", "", "grown", how="random changes", source="full_grown"
-        ),
-        Method("skips", "all none edges skips from the start", "", how="skips"),
-        Method("switched", "all none edges skips at the fix", "", rule="early", how="skips at the fix"),
+        Method("cell", "Cell, as the paper has it", "Cell", "literal", "cell"),
+        Method("full", "Full, as the paper has it", "Full", "literal"),
+        Method("cell_early", "Cell early", "", "early", "cell"),
+        Method("full_early", "Full early", "", "early"),
+        Method("full_present", "Full skips first", "", "present", against="skips"),
+        Method("full_grown", "Full skips first, strict", "", "grown", against="skips"),
+        Method("scratch", "control: what Full early found, from scratch", how="from scratch", source="full_early"),
+        Method("random", "control: random, as many as Full early", "", "early",
+               how="random changes", source="full_early"),
+        Method("random_present", "control: random, as many as Full skips first", "", "present",
+               how="random changes", source="full_present"),
+        Method("random_grown", "control: random, as many as Full skips first, strict", "", "grown",
+               how="random changes", source="full_grown"),
+        Method("skips", "control: all none edges skips from the start", how="skips"),
+        Method("switched", "control: all none edges skips at the fix", "", "early",
+               how="skips at the fix", against="skips"),
     )
-}
+}  # fmt: skip
 
-_LITERAL = ("adapt.none_rule=literal", "adapt.mode=hard", "adapt.anneal_epochs=0")
-_EARLY = ("adapt.none_rule=threshold", "adapt.none_threshold=0.0", "adapt.mode=hard", "adapt.anneal_epochs=0")
-_PRESENT = ("adapt.none_rule=threshold", "adapt.none_threshold=0.9", "adapt.none_start=1.0", *_EARLY[2:])
-_GROWN = tuple(argument.replace("none_threshold=0.9", "none_threshold=1.0") for argument in _PRESENT)
+
+def _rules(literal: tuple[str, str], stage_epochs: str) -> dict[str, tuple[str, ...]]:
+    """How theta is trained and read; the paper's own rule with its stage and learning rate, and ours."""
+    fix = ("adapt.mode=hard", "adapt.anneal_epochs=0")
+    threshold = ("adapt.none_rule=threshold", f"adapt.epochs={stage_epochs}", *fix)
+    present = (*threshold, "adapt.none_start=1.0", "adapt.theta_lr=1e-2")
+    return {
+        "literal": ("adapt.none_rule=literal", *fix, *literal),
+        "early": (*threshold, "adapt.none_threshold=0.0", "adapt.theta_lr=3e-2"),
+        "present": (*present, "adapt.none_threshold=0.9"),
+        "grown": (*present, "adapt.none_threshold=1.0"),
+    }
+
+
 # The paper does not say how long the stage is or how theta moves; at full scale the literal values are the recipes'.
-_OURS = {
-    "early": (*_EARLY, "adapt.epochs=0.25", "adapt.theta_lr=3e-2"),
-    "present": (*_PRESENT, "adapt.epochs=0.25", "adapt.theta_lr=1e-2"),
-    "grown": (*_GROWN, "adapt.epochs=0.25", "adapt.theta_lr=1e-2"),
-}
+# Our stages have 26 steps of theta at both scales.
 RULES: dict[Scale, dict[str, tuple[str, ...]]] = {
-    "full": {"literal": (*_LITERAL, "adapt.epochs=50", "adapt.theta_lr=3e-4"), **_OURS},
-    "cpu": {"literal": (*_LITERAL, "adapt.epochs=2", "adapt.theta_lr=3e-2"), **_OURS},
+    "full": _rules(("adapt.epochs=50", "adapt.theta_lr=3e-4"), "0.05"),
+    "cpu": _rules(("adapt.epochs=2", "adapt.theta_lr=3e-2"), "0.25"),
 }
 
-_ALL = (
-    "original", "nat", "cell", "full", "cell_early", "full_early", "full_present", "scratch", "random", "skips",
-    "switched",
-)  # fmt: skip
-_CELL_FORM_CPU = (
-    "original", "nat", "cell", "full", "full_early", "full_present", "full_grown", "scratch", "random",
-    "random_present", "random_grown", "skips", "switched",
-)  # fmt: skip
+_CELL_FORM = tuple(METHODS)
 _HAND_MADE = ("original", "cell", "full")
 _CIFAR_LONG = (
     "data.image_px=16", "data.train_images=10000", "augment.pad_px=2", "train.epochs=24", "train.lr=0.1",
@@ -135,7 +124,7 @@ NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
     (1, "cpu"): (
         Network("resnet20_nat", "ResNet20, NAT form, C 8, 9 cells", "ResNet20",
                 _resnet20("model.name=resnet20_nat", "model.args.channels=8", *_CIFAR_CPU),
-                _CELL_FORM_CPU),
+                tuple(method for method in _CELL_FORM if method != "cell_early")),
         Network("resnet20_nat_long", "ResNet20, NAT form, 24 epochs", "ResNet20",
                 _resnet20("model.name=resnet20_nat", "model.args.channels=8", *_CIFAR_LONG),
                 ("original", "cell", "full", "full_present", "skips")),
@@ -154,10 +143,10 @@ NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
     (1, "full"): (
         Network("resnet20", "ResNet20, He form", "ResNet20", _resnet20(), _HAND_MADE),
         Network("resnet20_nat", "ResNet20, NAT form, C 16, 9 cells", "ResNet20",
-                _resnet20("model.name=resnet20_nat"), _ALL),
+                _resnet20("model.name=resnet20_nat"), _CELL_FORM),
         Network("mobilenetv2", "MobileNetV2 for CIFAR", "MobileNetV2", ("recipe=supervised_mobilenetv2",), _HAND_MADE),
         Network("mobilenetv2_nat", "MobileNetV2, NAT form, C 16, 9 cells", "MobileNetV2",
-                ("recipe=supervised_mobilenetv2", "model.name=mobilenetv2_nat"), _ALL),
+                ("recipe=supervised_mobilenetv2", "model.name=mobilenetv2_nat"), _CELL_FORM),
         Network("darts", "DARTS, C 36, 9 cells", "DARTS", ("recipe=supervised_darts",),
                 ("original", "nat", "cell", "full")),
         Network("proxyless", "ProxylessNAS mobile", "ProxylessNAS", ("recipe=supervised_proxyless",),

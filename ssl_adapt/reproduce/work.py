@@ -16,13 +16,15 @@ from ssl_adapt.training.atomic_file import write_text
 from ssl_adapt.training.grid import Grid, run_grid
 
 FACTS = "facts.json"
+_OR = "; "  # between the values that a fact has had
 
 
 def reproduce(request: Request, console: Console) -> None:
     """Work off the runs that have not finished, write the table of all that have, and print it.
 
     Raises:
-        ValueError: if a run fails, or none has finished.
+        ValueError: if a finished run was made with other values, which shows before any is started; if a run fails,
+            after the table of the others has been written; or if none has finished.
     """
     if request.grid.get("dry_run"):
         dry_run(request, console)
@@ -30,6 +32,8 @@ def reproduce(request: Request, console: Console) -> None:
     if request.options["write_only"]:
         write_table(request, console)
         return
+    for run in request.listed:
+        read_record(run)
     try:
         work_off_runs(request, console)
     finally:
@@ -78,16 +82,18 @@ def work_off_runs(request: Request, console: Console) -> None:
 
 
 def note_facts(request: Request) -> None:
-    """Write down, in the folder of the runs, with what and where they are made; commits are added to those before."""
+    """Write down, in the folder of the runs, with what and where they are made, after what was noted before."""
     path = request.folder / FACTS
-    known = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"commit": ""}
-    commits = [commit for commit in known["commit"].split(", ") if commit]
+    known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = {
-        "commit": ", ".join(dict.fromkeys([*commits, commit_of_checkout()])),
+        "commit": commit_of_checkout(),
         "runs at a time": str(request.grid.get("jobs", 1)),
         **describe_environment(device),
     }
+    for name, value in known.items():
+        earlier = value.split(_OR)
+        facts[name] = _OR.join(dict.fromkeys([*earlier, facts[name]] if name in facts else earlier))
     request.folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(facts, indent=2) + "\n")
 

@@ -44,14 +44,13 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
 
 def warn_if_too_short(log: RunLog, recipe: Recipe, learner: Learner, stages: Stages) -> None:
     """Say so where the architecture stage is too short to change any edge."""
-    if learner.adaptation and recipe.adapt:
+    if learner.adaptation and recipe.adapt and not recipe.adapt.choices:
         adapt = recipe.adapt
         quickest = min(
             steps_to_change(
                 kind,
                 theta_lr=adapt.theta_lr,
-                none_rule=adapt.none_rule,
-                none_threshold=adapt.none_threshold - adapt.none_start,
+                none_way=(1.0 if adapt.none_rule == "literal" else adapt.none_threshold) - adapt.none_start,
             )
             for kind in {
                 spec.kind

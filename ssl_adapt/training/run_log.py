@@ -48,13 +48,17 @@ class RunLog:
             with self.path.open("ab") as file:
                 file.truncate(min(state["metrics_bytes"] if state else 0, file.tell()))
         self.bad_images_told = 0
+        self._start: float | None = None  # of the epoch's clock; None between epochs
+        self._steps = 0
+        self._earlier: tuple[float, int] = tuple(state.get("epoch", (0.0, 0))) if state else (0.0, 0)
         self._progress: Progress | None = None
         if recipe.run.trackers:
             accelerator.init_trackers(recipe.name, config={"recipe": str(recipe.model_dump())})
 
     def state_dict(self) -> dict[str, Any]:
-        """What happened so far, and the length of `metrics.jsonl`: the place to go on from."""
+        """What happened so far, the length of `metrics.jsonl`, and seconds and steps of the epoch: where to go on."""
         return {
+            "epoch": (0.0 if self._start is None else time.perf_counter() - self._start, self._steps),
             "metrics_bytes": self.path.stat().st_size if self.path.exists() else 0,
             "history": list(self.history),
         }
@@ -96,9 +100,10 @@ class RunLog:
         self.console.print()
 
     def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
-        """Start the clock and, on a terminal, show a bar of the epoch's steps."""
-        self._start = time.perf_counter()
-        self._steps = 0
+        """Start the clock, or go on with that of an epoch that was stopped; show a bar of its steps on a terminal."""
+        seconds, self._steps = self._earlier
+        self._earlier = 0.0, 0
+        self._start = time.perf_counter() - seconds
         if self.console.is_terminal and self.accelerator.is_main_process:
             columns = (
                 TextColumn("epoch {task.description}"),
@@ -121,7 +126,8 @@ class RunLog:
         """What happens inside does not count as the epoch's time."""
         start = time.perf_counter()
         yield
-        self._start += time.perf_counter() - start
+        if self._start is not None:
+            self._start += time.perf_counter() - start
 
     def __enter__(self) -> "RunLog":
         return self
@@ -138,9 +144,12 @@ class RunLog:
                 tracker.finish()
 
     def end_epoch(self) -> tuple[float, int]:
-        """Take the bar away; the seconds and the steps of the epoch."""
+        """Take the bar away; the seconds and the steps of the epoch, those before a stop included."""
+        assert self._start is not None
         self._remove_bar()
-        return time.perf_counter() - self._start, self._steps
+        taken = time.perf_counter() - self._start, self._steps
+        self._start, self._steps = None, 0
+        return taken
 
     def _remove_bar(self) -> None:
         if self._progress is not None:

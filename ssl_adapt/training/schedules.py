@@ -84,15 +84,12 @@ def lr_at_step(step: int, *, lr: float, schedule: str, warmup_steps: int, total_
     return lr * (1 + math.cos(math.pi * progress)) / 2
 
 
-def steps_to_change(kind: str, *, theta_lr: float, none_rule: str, none_threshold: float) -> int:
+def steps_to_change(kind: str, *, theta_lr: float, none_way: float) -> int:
     """About how many steps in one direction an edge of that kind needs until another candidate wins.
 
     Adam moves an entry of theta by about its learning rate a step: an operation gives way to the identity once
     theta_id has risen and theta_same has fallen by a half, and an identity to none after twice that way. A none
-    edge becomes the identity when theta_id passes theta_same = 1, or the threshold.
+    edge becomes the identity once theta_id has risen by `none_way`, from its start to theta_same = 1 or the threshold.
     """
-    if kind == "none":
-        way = 1.0 if none_rule == "literal" else max(0.0, none_threshold)
-    else:
-        way = 0.5 if kind == "operation" else 1.0
+    way = {"operation": 0.5, "identity": 1.0, "none": none_way}[kind]
     return max(1, math.ceil(way / theta_lr))
