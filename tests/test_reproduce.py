@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 from rich.console import Console
 from script_calls import run_script
 
@@ -220,11 +221,20 @@ def test_what_was_noted_before_stays(tmp_path):
     runs = tuple(plan_runs([TINY], [1], "cpu", tmp_path, []))
     for jobs in (2, 1, 2):
         request = Request(1, "cpu", (TINY,), runs, runs, tmp_path, tmp_path, {"jobs": jobs}, {})
-        work.note_facts(request)
+        work.note_facts(request, work.describe_images(runs[0].recipe()))
     facts = work.read_facts(request)
     assert facts["runs at a time"] == "2; 1"
     assert ";" not in facts["torch"]
-    assert facts["images"] == "digits at 8 px, all training images, the whole test split"
+    assert facts["images"] == "digits at 8 px: 1,297 training images, of 10 classes, and 500 test images"
+
+
+def test_images_of_another_set_are_refused(tmp_path):
+    for folder in ("train/a", "train/b", "val/a", "val/b"):
+        (tmp_path / folder).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / folder / "0.png")
+    recipe = load_recipe(["recipe=supervised_resnet20", "data.name=tiny_imagenet", f"data.root={tmp_path}"])
+    with pytest.raises(ValueError, match=r"tiny_imagenet has 200 classes, and the images from .* are of 2: name anoth"):
+        work.describe_images(recipe)
 
 
 def test_seeds_of_earlier_calls_are_listed(tmp_path):
@@ -236,7 +246,9 @@ def test_seeds_of_earlier_calls_are_listed(tmp_path):
     assert {run.seed for run in request.runs} == {7}
 
 
-def test_a_dry_run_starts_nothing(tmp_path):
+def test_a_dry_run_starts_nothing(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Path("images.tar").touch()
     request = read_request(["table=1", "seeds=1,2", "networks=resnet20_nat,proxyless", f"folder={tmp_path / 'runs'}",
                             "dry_run=true", "root=images.tar"])  # fmt: skip
     console = Console(file=io.StringIO(), width=300)
@@ -249,7 +261,7 @@ def test_a_dry_run_starts_nothing(tmp_path):
     assert "| resnet20_nat-original-seed=1 | 326,458 | 51.4 | 4,625.8 | - |" in text
     assert "| proxyless-full-seed=1 | 2,812,322 | 96.8 | 9,433.4 | - |" in text
     assert "| resnet20_nat-nat-seed=1 | 326,458 | 51.4 | - | - |" in text
-    assert "32 runs: 16 of each seed, 2 seeds" in text
+    assert "32 runs: 16 of each of 2 seeds" in text
     assert not (tmp_path / "runs").exists()
 
 
@@ -262,6 +274,7 @@ def test_a_dry_run_starts_nothing(tmp_path):
         (["table=1", "networks=resnet18"], "networks: the table has no 'resnet18' at this scale; it has resnet20,"),
         (["table=1", "methods=best"], "methods: there is no 'best'; there are original, nat,"),
         (["table=1", "networks=proxyless", "methods=nat"], "none of the networks asked for has them"),
+        (["table=1", "root=nowhere.tar"], "root: there is no nowhere.tar: name the folder or tar of the images"),
         (["table=1", "try_steps=true"], "try_steps=true has no meaning without dry_run=true"),
         (["table=1", "write_only=true", "folder=nowhere"], "no run in nowhere has finished: leave write_only out"),
     ],

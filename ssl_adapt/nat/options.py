@@ -44,6 +44,8 @@ def read_search_arguments(arguments: Sequence[str]) -> tuple[Recipe, dict[str, A
     is_recipes = ["." in name or name == "recipe" or find_key(name) is not None for name in names]
     ours = [argument for argument, is_recipe in zip(arguments, is_recipes, strict=True) if not is_recipe]
     theirs = [argument for argument, is_recipe in zip(arguments, is_recipes, strict=True) if is_recipe]
+    if not any(name.startswith("adapt") for name in names):
+        theirs.append("adapt=null")  # its stages are no part of a search
     return load_recipe(theirs), read_arguments(ours, NAT_KEYS)
 
 

@@ -58,4 +58,4 @@ def _in_plain_words(spec: EdgeSpec) -> EdgeSpec:
 
 
 def _marked(spec: EdgeSpec, when: str) -> EdgeSpec:
-    return replace(spec, name=f"{when} {spec.name}", cell=f"{when}: {spec.cell}", cell_type=f"{when}, {spec.cell_type}")
+    return replace(spec, name=f"{when} {spec.name}", cell_type=f"{when}, {spec.cell_type}")

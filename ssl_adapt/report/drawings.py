@@ -30,6 +30,7 @@ PLAIN, CHANGED = "#222222", "#cc0000"
 COLOURS = {"operation": PLAIN, "original": PLAIN, "identity": "#4f73a6", "none": "#b0b0b0"}
 INPUT_FILL, NODE_FILL, NODE_EDGE = "#e4edf8", "#f5f5f3", "#8a97a8"
 PAGE_WIDTH, MARGIN, CAPTION_LINE, CAPTION_PT = 16.0, 0.25, 0.18, 9  # all lengths are in inches, and so are the axes
+LEGEND = "black: an operation; blue: the identity; dotted: none, which computes nothing; red: changed"
 
 
 def draw_architecture(
@@ -68,12 +69,15 @@ def draw_cells(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice], path: s
         for layout, caption in zip(layouts, captions, strict=True)
     ]
     corners, width, height = _arrange(sizes)
-    height += 0.4 if title else 0.0
+    corners = [(x, y + CAPTION_LINE) for x, y in corners]
+    height += CAPTION_LINE + (0.4 if title else 0.0)
     figure = Figure(figsize=(width, height))
     axis: Any = figure.add_axes((0, 0, 1, 1), xlim=(0, width), ylim=(0, height))
     axis.set_axis_off()
     if title:
         axis.text(width / 2, height - 0.3, title, fontsize=13, ha="center", va="center")
+    legend = textwrap.fill(LEGEND, max(30, int(width / 0.075)))
+    axis.text(MARGIN, 0.08, legend, fontsize=CAPTION_PT - 1, va="bottom", color="#666666")
     for layout, caption, (x, y) in zip(layouts, captions, corners, strict=True):
         _draw_cell(axis, layout, choices, x, y - layout.bottom)
         _write_caption(axis, caption, x, y + layout.top - layout.bottom)
@@ -103,14 +107,14 @@ class _DistinctCell(NamedTuple):
 
 def _distinct_cells(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice]) -> list[_DistinctCell]:
     """The cells without repetition, in forward order."""
-    by_cell: dict[str, list[EdgeSpec]] = {}
+    by_cell: dict[tuple[str, str], list[EdgeSpec]] = {}
     for spec in specs:
-        by_cell.setdefault(spec.cell, []).append(spec)
+        by_cell.setdefault((spec.cell_type, spec.cell), []).append(spec)
     alike: dict[Any, list[str]] = {}
-    for cell, edges in by_cell.items():
+    for (_, cell), edges in by_cell.items():
         looks = tuple((e.source, e.target, change_label(e, choices.get(e.name, "original"))) for e in edges)
         alike.setdefault((edges[0].cell_type, looks), []).append(cell)
-    return [_DistinctCell(kind, tuple(by_cell[cells[0]]), cells) for (kind, _), cells in alike.items()]
+    return [_DistinctCell(kind, tuple(by_cell[kind, cells[0]]), cells) for (kind, _), cells in alike.items()]
 
 
 def _caption(kind: _DistinctCell, width: float) -> list[str]:

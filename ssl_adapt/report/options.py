@@ -39,7 +39,7 @@ def draw_report(given: Mapping[str, Any]) -> list[str]:
     if "drawing" in given:
         before, after = (load_for_inspection({"model": given[key]})[0] for key in ("before", "after"))
         files = _files(given["drawing"], "cells")
-        title = " and ".join(Path(given[key]).name for key in ("before", "after"))
+        title = " → ".join(Path(given[key]).name for key in ("before", "after"))
         count = draw_comparison(before, after, files, title=title)
         lines.append(f"{count} edges differ: {', '.join(map(str, files))}")
     if "plot" in given:

@@ -5,19 +5,24 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 
+from ssl_adapt.adaptation.architecture import edge_specs
+from ssl_adapt.recipe import load_recipe
 from ssl_adapt.report.drawings import CHANGED
+from ssl_adapt.training.tasks import create_backbone
 
-ENTRIES = {1: "identity", 2: "same"}
-UNCHANGED = "#9aa7b5"
+ENTRIES = {1: "theta_id", 2: "theta_same"}
+OTHERS = {"none": ("#4f73a6", "a none edge that stayed none"), "": ("#b6bec8", "another edge that stayed")}
 
 
 def draw_theta(run: Path, paths: Sequence[Path]) -> int:
     """Plot theta of every edge over the steps of a run into each of the files; the number of points in time.
 
-    Edges that changed at the fix are red, and its moment is marked. theta_none is left out, as it has no gradient.
+    Edges that changed at the fix are red, and its moment is marked, as is the threshold that none edges had to pass.
+    theta_none is left out, as it has no gradient.
 
     Raises:
         ValueError: if the folder is not that of a run whose architecture adapted.
@@ -27,27 +32,33 @@ def draw_theta(run: Path, paths: Sequence[Path]) -> int:
         raise ValueError(f"theta={run}: there is no metrics.jsonl in it; name the folder of a run")
     events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     points = {event["step"]: event["theta"] for event in events if event["event"] in ("theta", "fix")}
-    if not points:
+    recipe = load_recipe([f"recipe={run / 'recipe.yaml'}"])
+    if not points or recipe.adapt is None:
         raise ValueError(f"theta={run}: the architecture of this run did not adapt; name one with an `adapt` section")
     fix = next((event for event in events if event["event"] == "fix"), None)
     changed = fix["changed"] if fix else {}
-    edges = list(next(iter(points.values())))
+    with torch.device("meta"):
+        kinds = {spec.name: spec.kind for spec in edge_specs(create_backbone(recipe, num_classes=2))}
+    looks = {edge: OTHERS["none" if kinds[edge] == "none" else ""] for edge in next(iter(points.values()))}
+    looks |= dict.fromkeys(changed, (CHANGED, "changed"))
     steps = sorted(points)
-    figure = Figure(figsize=(11, 4.2), layout="constrained")
+    figure = Figure(figsize=(11, 4.6), layout="constrained")
     axes: Any = figure.subplots(1, 2)
     for axis, (entry, name) in zip(axes, ENTRIES.items(), strict=True):
-        for edge in sorted(edges, key=lambda edge: edge in changed):  # changed ones above the others
-            colour, width = (CHANGED, 1.2) if edge in changed else (UNCHANGED, 0.8)
-            axis.plot(steps, [points[step][edge][entry] for step in steps], color=colour, linewidth=width)
-        axis.axhline(0, color="black", linewidth=0.5)
+        for edge in sorted(looks, key=lambda edge: edge in changed):  # changed ones above the others
+            colour, label = looks[edge]
+            axis.plot(steps, [points[step][edge][entry] for step in steps], color=colour, linewidth=1, label=label)
         if fix:
-            axis.axvline(fix["step"], color="black", linewidth=0.8, linestyle=":")
-        axis.set(xlabel="step", title=f"theta {name}")
+            axis.axvline(fix["step"], color="black", linewidth=0.8, linestyle=":", label="the fix")
+        if name == "theta_id" and recipe.adapt.none_rule == "threshold":
+            label = "what none edges must pass"
+            axis.axhline(recipe.adapt.none_threshold, color="black", linewidth=0.8, linestyle="--", label=label)
+        axis.set(xlabel="step", ylabel=name)
         axis.spines[["top", "right"]].set_visible(False)
-    title = (
-        f"{len(edges)} edges, {len(changed)} changed (red) at step {fix['step']:,}" if fix else f"{len(edges)} edges"
-    )
-    figure.suptitle(title)
+    shown = {label: line for line, label in zip(*axes[0].get_legend_handles_labels(), strict=True)}
+    figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=len(shown), frameon=False)
+    count = f"{len(looks)} edges" + (f", {len(changed)} changed at step {fix['step']:,}" if fix else "")
+    figure.suptitle(f"{run.resolve().name}: {count}")
     for file in paths:
         with rc_context({"svg.fonttype": "none", "svg.hashsalt": "theta"}):
             figure.savefig(file, dpi=150, metadata={"Date": None} if file.suffix == ".svg" else None)

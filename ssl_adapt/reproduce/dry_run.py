@@ -60,7 +60,10 @@ def dry_run(request: Request, console: Console) -> None:
             )  # fmt: skip
     console.print(markdown(_HEADER, rows), markup=False, soft_wrap=True)
     seeds = len({run.seed for run in request.runs})
-    console.print(f"{len(request.runs):,} runs: {len(rows)} of each seed, {seeds} seeds", markup=False)
+    of_seeds = "of one seed" if seeds == 1 else f"of each of {seeds} seeds"
+    console.print(f"{len(request.runs):,} runs: {len(rows)} {of_seeds}", markup=False)
+    if not request.options["try_steps"]:
+        console.print("hours are predicted with try_steps=true", markup=False)
     if hours_of_all:
         console.print(f"predicted for all of them on this machine: {hours_of_all * seeds:,.0f} hours", markup=False)
 

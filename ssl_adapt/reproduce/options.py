@@ -88,6 +88,8 @@ def read_request(arguments: Sequence[str]) -> Request:
     networks = NETWORKS[runs_of, scale]
     seeds = given.get("seeds", SEEDS[scale])
     folder = Path(given.get("folder", f"runs/table_{runs_of}_{scale}")).expanduser()
+    if "root" in given and not Path(given["root"]).expanduser().exists():
+        raise ValueError(f"root: there is no {given['root']}: name the folder or tar of the images")
     common = (f"data.root={given['root']}",) if "root" in given else ()
     runs = plan_runs(_selected(networks, given), seeds, scale, folder, common)
     if not runs:

@@ -18,7 +18,7 @@ _TITLES = {
     4: "Table 4: SimCLR on CIFAR-10, kNN",
 }
 _NOTES = """\
-Accuracy is that of the last epoch on the whole test split, in %; std over seeds with n - 1. Hours are of the device
+Accuracy is that of the last epoch on all test images, in %; std over seeds with n - 1. Hours are of the device
 below, evaluations aside, NAT's search included, a control's source not; "x" is over the Original of the same seeds,
 and says little where runs shared the device with others. The paper's columns are its own, of other sizes and GPUs.
 Gain and p: points over the Original of the same seeds, two-sided paired t-test; then the same over the method named.
@@ -43,15 +43,16 @@ def to_markdown(table: int, scale: Scale, rows: Sequence[Row], facts: Mapping[st
 
 
 def to_csv(rows: Sequence[Row]) -> str:
-    """One line for each run."""
+    """One line for each run; what is not defined is empty."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     names = ("accuracy", "before_fix", "after_fix", "recalibrated", "hours", "parameters", "macs")
     writer.writerow(("network", "method", "seed", *names, "changed"))
     for row in rows:
         for record in row.records.values():
-            values = (getattr(record, name) for name in names)
-            writer.writerow((record.network, record.method, record.seed, *values, len(record.changed)))
+            values = (_rounded(getattr(record, name)) for name in names)
+            changed = len(record.changed) if record.before_fix is not None else ""  # only a fix changes edges
+            writer.writerow((record.network, record.method, record.seed, *values, changed))
     return text.getvalue()
 
 
@@ -143,6 +144,10 @@ def _names(rows: Sequence[Row], index: int) -> tuple[str, str]:
     row = rows[index]
     is_new = index == 0 or rows[index - 1].network.key != row.network.key
     return row.network.label if is_new else "", row.method.label
+
+
+def _rounded(value: float | None) -> float | str:
+    return "" if value is None else round(value, 6)  # without the rounding error of percents
 
 
 def _number(value: float | None, form: str) -> str:

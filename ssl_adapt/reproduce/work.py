@@ -1,15 +1,18 @@
 """The way of a table: its runs, then what came of them."""
 
 import json
+from pathlib import Path
 
 import torch
 from rich.console import Console
 
 from ssl_adapt.bench.environment import describe_environment
+from ssl_adapt.data import load_image_splits
+from ssl_adapt.recipe import Recipe
 from ssl_adapt.reproduce.dry_run import dry_run
 from ssl_adapt.reproduce.options import Request
 from ssl_adapt.reproduce.records import commit_of_checkout, read_record
-from ssl_adapt.reproduce.runs import has_changes
+from ssl_adapt.reproduce.runs import CLASSES, has_changes
 from ssl_adapt.reproduce.summary import summarise
 from ssl_adapt.reproduce.tables import to_csv, to_json, to_markdown
 from ssl_adapt.training.atomic_file import write_text
@@ -23,8 +26,8 @@ def reproduce(request: Request, console: Console) -> None:
     """Work off the runs that have not finished, write the table of all that have, and print it.
 
     Raises:
-        ValueError: if a finished run was made with other values, which shows before any is started; if a run fails,
-            after the table of the others has been written; or if none has finished.
+        ValueError: if the images are not those of the table, or a finished run was made with other values, both before
+            any is started; if a run fails, after the table of the others has been written; or if none has finished.
     """
     if request.grid.get("dry_run"):
         dry_run(request, console)
@@ -71,7 +74,7 @@ def work_off_runs(request: Request, console: Console) -> None:
         ValueError: if a run fails; the others of its round have ended then.
     """
     if any(run.grid_state() != "finished" for run in request.runs):
-        note_facts(request)
+        note_facts(request, describe_images(request.runs[0].recipe()))
     first = [run.grid_run() for run in request.runs if not run.is_second_round()]
     first += [run.search() for run in request.runs if run.method.how == "nat"]
     run_grid(Grid(request.folder, tuple(first), request.grid), console)
@@ -81,12 +84,33 @@ def work_off_runs(request: Request, console: Console) -> None:
     run_grid(Grid(request.folder, tuple(second), request.grid), console)
 
 
-def note_facts(request: Request) -> None:
+def describe_images(recipe: Recipe) -> str:
+    """The images of the runs, in words; they are read once, so that what is wrong with them shows early.
+
+    Raises:
+        ValueError: if they can't be read, or are not what the table is about.
+    """
+    data = recipe.data
+    splits = load_image_splits(data.name, root=data.root, image_px=data.image_px, train_images=data.train_images)
+    place = "" if data.root is None else f" from {Path(data.root).name}"
+    expected, found = CLASSES.get(data.name, 10), len(splits.train.classes)
+    if found != expected:
+        raise ValueError(f"{data.name} has {expected} classes, and the images{place} are of {found}: name another root")
+    if splits.test is None:
+        raise ValueError(f"the images{place} have no test split, by which the table judges: name another root")
+    return (
+        f"{data.name}{place} at {data.image_px} px: {len(splits.train):,} training images, of {found} classes, and "
+        f"{len(splits.test):,} test images"
+    )
+
+
+def note_facts(request: Request, images: str) -> None:
     """Write down, in the folder of the runs, with what and where they are made, after what was noted before."""
     path = request.folder / FACTS
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     facts = {
+        "images": images,
         "commit": commit_of_checkout(),
         "runs at a time": str(request.grid.get("jobs", 1)),
         **describe_environment(device),
@@ -99,9 +123,7 @@ def note_facts(request: Request) -> None:
 
 
 def read_facts(request: Request) -> dict[str, str]:
-    """The images of the runs, and what `note_facts` wrote."""
+    """What `note_facts` wrote."""
     path = request.folder / FACTS
-    noted = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    data = request.listed[0].recipe().data
-    images = f"{data.train_images:,}" if data.train_images else "all"
-    return {"images": f"{data.name} at {data.image_px} px, {images} training images, the whole test split", **noted}
+    noted: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return noted

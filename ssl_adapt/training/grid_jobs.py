@@ -151,7 +151,7 @@ def create_executor(folder: Path, given: Mapping[str, Any]) -> Any:
         ValueError: if submitit is not installed, or Slurm is not here.
     """
     if find_spec("submitit") is None:
-        raise ValueError("grids need submitit: pip install 'ssl-adapt[grid]'")
+        raise ValueError("grids need submitit: pip install submitit")
     import cloudpickle  # type: ignore[import-untyped]
     import submitit
 
