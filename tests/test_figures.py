@@ -74,9 +74,15 @@ def test_theta_over_time(tmp_path):
     assert output.code == 0, output.err
     assert output.out.startswith("theta at 10 points in time")
     text = (tmp_path / "theta.svg").read_text()
-    assert {"theta identity", "theta same", "step"} <= set(words_of(tmp_path / "theta.svg"))
+    words = set(words_of(tmp_path / "theta.svg"))
+    assert {"theta_id", "theta_same", "step", "changed", "the fix", "another edge that stayed"} <= words
+    assert "what none edges must pass" not in words, "the rule is literal"
     draw_theta(tmp_path / "run", [tmp_path / "again.svg"])
     assert (tmp_path / "again.svg").read_text() == text
+    run(tmp_path / "cells", "adapt.none_rule=threshold", "adapt.none_threshold=9", "model.name=resnet20_nat",
+        "model.args={channels: 4, cells: 3}", base=SUPERVISED)  # fmt: skip
+    draw_theta(tmp_path / "cells", [tmp_path / "cells.svg"])
+    assert {"a none edge that stayed none", "what none edges must pass"} <= set(words_of(tmp_path / "cells.svg"))
     run(tmp_path / "plain", "adapt=null", base=[a for a in SUPERVISED if not a.startswith("adapt")])
     with pytest.raises(ValueError, match="the architecture of this run did not adapt"):
         draw_theta(tmp_path / "plain", [tmp_path / "b.svg"])
