@@ -155,9 +155,9 @@ def test_without_rewards_the_entropy_rises(digits, monkeypatch):
     monkeypatch.setattr(NatLearner, "_score", lambda *_: 0.0)
     learner = create_learner(recipe_of("model.name=resnet20_nat"), digits)
     for parameter in learner.controller.action.parameters():
-        parameter.data *= 30  # far from uniform
+        parameter.data *= 10  # far from uniform
     entropies = [learner.train_controller(batches(digits))[1] for _ in range(50)]
-    assert sum(entropies[-3:]) > 1.05 * sum(entropies[:3])
+    assert sum(entropies[-10:]) > 1.1 * sum(entropies[:10])
 
 
 def test_each_pass_trains_its_own(digits):

@@ -88,7 +88,7 @@ def _paper_layout(table: int, rows: Sequence[Row]) -> str:
 def _details(rows: Sequence[Row]) -> str:
     header = (
         "Model", "Method", "Before the fix", "after", "after, BN", "At the end", "Edges changed", "Agreement",
-        "Parameters", "MACs (M)", "Gain", "p", "Beside", "Gain", "p",
+        "Parameters", "MACs (M)", "Gain", "p", "Against", "Gain on it", "p of it",
     )  # fmt: skip
     return markdown(
         header,
