@@ -173,7 +173,7 @@ NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
         Network("darts", "DARTS, C 6, 6 cells", "DARTS",
                 ("recipe=quickstart_cifar10", "model.name=darts", "model.args.channels=6", "model.args.cells=6",
                  *_SSL_CPU),
-                ("original", "full", "full_present")),
+                ("original", "full")),
     ),
     (4, "full"): (
         Network("resnet50", "ResNet50, CIFAR stem", "ResNet50", ("recipe=simclr_resnet50",), ("original", "full")),
