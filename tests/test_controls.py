@@ -190,13 +190,13 @@ def test_the_clock_goes_on_after_a_stop_within_an_epoch(tmp_path):
     stopped.start_epoch(1, 2, 2)
     stopped.advance()
     with stopped.clock_stopped():
-        time.sleep(0.3)
+        time.sleep(2)
     time.sleep(0.1)
     resumed = RunLog(tmp_path, stopped.accelerator, recipe, stopped.state_dict())
     resumed.start_epoch(1, 2, 1)
     resumed.advance()
     seconds, steps = resumed.end_epoch()
-    assert 0.1 <= seconds < 0.3
+    assert 0.1 <= seconds < 2
     assert steps == 2
     assert resumed.state_dict()["epoch"] == (0.0, 0)
     resumed.start_epoch(2, 2, 2)

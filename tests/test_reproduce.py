@@ -179,7 +179,7 @@ def test_a_table_from_the_first_run_to_the_files(tmp_path):
     other = replace(runs[0], network=replace(network, arguments=(*network.arguments, "train.weight_decay=0")))
     new = replace(other, seed=4)
     asked = replace(request, runs=(new,), listed=(other, new))
-    with pytest.raises(ValueError, match=r"was started with other values: train\.weight_decay"):
+    with pytest.raises(ValueError, match=r"with other values: train\.weight_decay .*; remove that folder, or name"):
         reproduce(asked, console)
     assert not new.path.exists(), "that shows before any run is started"
 
@@ -238,7 +238,7 @@ def test_images_of_another_set_are_refused(tmp_path):
 
 
 def test_seeds_of_earlier_calls_are_listed(tmp_path):
-    for name in ("resnet20-original-seed=12", "resnet20-original-seed=x", "logs"):
+    for name in ("resnet20-original-seed=12", "resnet20-original-seed=x", "resnet20-original-seed=1-old2", "logs"):
         (tmp_path / name).mkdir()
     (tmp_path / "resnet20-nat_search-seed=13.json").write_text("{}")
     request = read_request(["table=1", "seeds=7", f"folder={tmp_path}"])

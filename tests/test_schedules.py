@@ -67,7 +67,14 @@ def test_learning_rates():
 
 @pytest.mark.parametrize(
     ("kind", "none_way", "steps"),
-    [("operation", 1.0, 1667), ("identity", 1.0, 3334), ("none", 1.0, 3334), ("none", -0.1, 1), ("none", 0.3, 1000)],
+    [
+        ("operation", 1.0, 1667),
+        ("identity", 1.0, 3334),
+        ("none", 1.0, 3334),
+        ("none", -0.1, 334),
+        ("none", 0.0, 1),
+        ("none", 0.3, 1000),
+    ],
 )
 def test_steps_until_an_edge_can_change(kind, none_way, steps):
     """With lr 3e-4 about 1,700 opposed steps to the identity, about 3,300 to none."""

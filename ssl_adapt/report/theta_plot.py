@@ -40,6 +40,7 @@ def draw_theta(run: Path, paths: Sequence[Path]) -> int:
     with torch.device("meta"):
         kinds = {spec.name: spec.kind for spec in edge_specs(create_backbone(recipe, num_classes=2))}
     looks = {edge: OTHERS["none" if kinds[edge] == "none" else ""] for edge in next(iter(points.values()))}
+    has_threshold = recipe.adapt.none_rule == "threshold" and "none" in kinds.values() and not recipe.adapt.choices
     looks |= dict.fromkeys(changed, (CHANGED, "changed"))
     steps = sorted(points)
     figure = Figure(figsize=(11, 4.6), layout="constrained")
@@ -50,7 +51,7 @@ def draw_theta(run: Path, paths: Sequence[Path]) -> int:
             axis.plot(steps, [points[step][edge][entry] for step in steps], color=colour, linewidth=1, label=label)
         if fix:
             axis.axvline(fix["step"], color="black", linewidth=0.8, linestyle=":", label="the fix")
-        if name == "theta_id" and recipe.adapt.none_rule == "threshold":
+        if name == "theta_id" and has_threshold:
             label = "what none edges must pass"
             axis.axhline(recipe.adapt.none_threshold, color="black", linewidth=0.8, linestyle="--", label=label)
         axis.set(xlabel="step", ylabel=name)

@@ -65,7 +65,8 @@ def dry_run(request: Request, console: Console) -> None:
     if not request.options["try_steps"]:
         console.print("hours are predicted with try_steps=true", markup=False)
     if hours_of_all:
-        console.print(f"predicted for all of them on this machine: {hours_of_all * seeds:,.0f} hours", markup=False)
+        predicted = f"{hours_of_all * seeds:,.1f} hours"
+        console.print(f"predicted on this machine for those that were tried, {of_seeds}: {predicted}", markup=False)
 
 
 def _passes(recipe: Recipe) -> float:
@@ -110,7 +111,9 @@ def _try_search(trial: TableRun) -> float:
     """NAT's search for one epoch on few images; the hours of all of it."""
     recipe, given = read_search_arguments(trial.search().arguments)
     data, settings = recipe.data, create_settings(given)
-    train_set = load_image_splits(data.name, root=data.root, image_px=data.image_px, train_images=TRIAL_IMAGES).train
+    train_set = load_image_splits(
+        data.name, root=data.root, image_px=data.image_px, train_images=TRIAL_IMAGES, on_bad_image=data.on_bad_image
+    ).train
     short = replace(settings, epochs=1, batch_size=TRIAL_BATCH, transforms=1)
     result = search(recipe, train_set, short, report=lambda _: None)
     given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")

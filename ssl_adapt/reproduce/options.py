@@ -88,7 +88,7 @@ def read_request(arguments: Sequence[str]) -> Request:
     networks = NETWORKS[runs_of, scale]
     seeds = given.get("seeds", SEEDS[scale])
     folder = Path(given.get("folder", f"runs/table_{runs_of}_{scale}")).expanduser()
-    if "root" in given and not Path(given["root"]).expanduser().exists():
+    if "root" in given and not given.get("write_only") and not Path(given["root"]).expanduser().exists():
         raise ValueError(f"root: there is no {given['root']}: name the folder or tar of the images")
     common = (f"data.root={given['root']}",) if "root" in given else ()
     runs = plan_runs(_selected(networks, given), seeds, scale, folder, common)
@@ -112,7 +112,8 @@ def read_request(arguments: Sequence[str]) -> Request:
 
 def _seeds_in(folder: Path) -> set[int]:
     """The seeds of the runs that earlier calls have left."""
-    return {int(path.name.rpartition("=")[2]) for path in folder.glob("*-seed=*[0-9]") if path.is_dir()}
+    numbers = (path.name.rpartition("-seed=")[2] for path in folder.glob("*-seed=*") if path.is_dir())
+    return {int(number) for number in numbers if number.isdecimal()}
 
 
 def _selected(networks: Sequence[Network], given: dict[str, Any]) -> tuple[Network, ...]:

@@ -53,7 +53,11 @@ def read_record(run: TableRun) -> Record | None:
     if run.grid_state() != "finished" or not path.is_file():
         return None
     recipe = load_recipe(run.grid_run().arguments)
-    check_same(load_recipe([f"recipe={run.path / 'recipe.yaml'}"]), recipe, recipe.train.epochs)
+    try:
+        check_same(load_recipe([f"recipe={run.path / 'recipe.yaml'}"]), recipe, recipe.train.epochs)
+    except ValueError as error:
+        reason = str(error).partition("; go on")[0]
+        raise ValueError(f"{reason}; remove that folder, or name another one for all runs, folder=") from None
     try:
         result: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         scores = next(value for key, value in result.items() if key.endswith("_top1"))

@@ -91,7 +91,7 @@ class TableRun:
         method = self.method
         rule: tuple[str, ...] = ("adapt=null",)
         if method.rule:
-            rule = (f"adapt.sharing={method.sharing}", *RULES[self.scale][method.rule])
+            rule = (f"adapt.sharing={method.sharing}", *RULES[self.network.rules or self.scale][method.rule])
         if method.how == "run":
             return (*self._shared(), *rule)
         return (*self._shared(), *rule, f"{_START_KEYS[method.how]}={self._start() if start is None else start}")
@@ -157,10 +157,10 @@ def plan_runs(
     ]
 
 
-def has_changes(run: TableRun) -> bool:
-    """Whether the run that this one is a control of changed any edge; without, there is nothing to control."""
+def has_nothing_to_control(run: TableRun) -> bool:
+    """Whether the run that this one is a control of has finished without changing any edge."""
     path = run.source_path / "result.json"
-    return path.is_file() and bool(json.loads(path.read_text(encoding="utf-8"))["changed"])
+    return bool(run.method.source) and path.is_file() and not json.loads(path.read_text(encoding="utf-8"))["changed"]
 
 
 def plain_network(recipe: Recipe) -> nn.Module:

@@ -17,6 +17,7 @@ class Network:
         paper: the paper's name for it, or "" where the paper has no such row.
         arguments: of scripts/pretrain.py.
         methods: keys of METHODS.
+        rules: key of RULES; "": the scale's.
     """
 
     key: str
@@ -24,6 +25,7 @@ class Network:
     paper: str
     arguments: tuple[str, ...]
     methods: tuple[str, ...]
+    rules: str = ""
 
 
 @dataclass(frozen=True)
@@ -92,10 +94,11 @@ def _rules(literal: tuple[str, str], stage_epochs: str) -> dict[str, tuple[str, 
 
 
 # The paper does not say how long the stage is or how theta moves; at full scale the literal values are the recipes'.
-# Our stages have 26 steps of theta at both scales.
-RULES: dict[Scale, dict[str, tuple[str, ...]]] = {
+# Our stages have 26 steps of theta everywhere; SimCLR's epochs have fewer, as its batches are larger.
+RULES: dict[str, dict[str, tuple[str, ...]]] = {
     "full": _rules(("adapt.epochs=50", "adapt.theta_lr=3e-4"), "0.05"),
     "cpu": _rules(("adapt.epochs=2", "adapt.theta_lr=3e-2"), "0.25"),
+    "cpu, SimCLR": _rules(("adapt.epochs=2", "adapt.theta_lr=3e-2"), "0.67"),
 }
 
 _CELL_FORM = tuple(METHODS)
@@ -166,14 +169,14 @@ NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
     (4, "cpu"): (
         Network("resnet20_bottleneck", "ResNet of 20 layers, bottlenecks, width 8", "ResNet50",
                 ("recipe=quickstart_cifar10", "model.args.width=8", *_SSL_CPU),
-                ("original", "full", "full_present")),
+                ("original", "full", "full_present"), "cpu, SimCLR"),
         Network("resnet20_nat", "ResNet20, NAT form, C 8, 9 cells", "",
                 ("recipe=quickstart_cifar10", "model.name=resnet20_nat", "model.args.channels=8", *_SSL_CPU),
-                ("original", "full", "full_present", "skips")),
+                ("original", "full", "full_present", "skips"), "cpu, SimCLR"),
         Network("darts", "DARTS, C 6, 6 cells", "DARTS",
                 ("recipe=quickstart_cifar10", "model.name=darts", "model.args.channels=6", "model.args.cells=6",
                  *_SSL_CPU),
-                ("original", "full")),
+                ("original", "full"), "cpu, SimCLR"),
     ),
     (4, "full"): (
         Network("resnet50", "ResNet50, CIFAR stem", "ResNet50", ("recipe=simclr_resnet50",), ("original", "full")),

@@ -132,8 +132,8 @@ def _measured(scale: Scale, rows: Sequence[Row], facts: Mapping[str, str]) -> st
     lines = [f"- {name}: {value}" for name, value in facts.items()]
     networks = {row.network.key: row.network for row in rows}
     lines += [f"- {network.label}: `{' '.join(network.arguments)}`" for network in networks.values()]
-    rules = {row.method.rule for row in rows if row.method.rule}
-    lines += [f"- {rule} theta: `{' '.join(RULES[scale][rule])}`" for rule in sorted(rules)]
+    rules = {row.method.rule: RULES[row.network.rules or scale] for row in rows if row.method.rule}
+    lines += [f"- {rule} theta: `{' '.join(rules[rule][rule])}`" for rule in sorted(rules)]
     if any(row.method.how == "nat" for row in rows):
         lines.append(f"- NAT's search: `{' '.join(NAT_ARGUMENTS[scale]) or 'as published'}`")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from ssl_adapt.recipe import Recipe
 from ssl_adapt.reproduce.dry_run import dry_run
 from ssl_adapt.reproduce.options import Request
 from ssl_adapt.reproduce.records import commit_of_checkout, read_record
-from ssl_adapt.reproduce.runs import CLASSES, has_changes
+from ssl_adapt.reproduce.runs import CLASSES, has_nothing_to_control
 from ssl_adapt.reproduce.summary import summarise
 from ssl_adapt.reproduce.tables import to_csv, to_json, to_markdown
 from ssl_adapt.training.atomic_file import write_text
@@ -73,14 +73,13 @@ def work_off_runs(request: Request, console: Console) -> None:
     Raises:
         ValueError: if a run fails; the others of its round have ended then.
     """
-    if any(run.grid_state() != "finished" for run in request.runs):
+    runs = [run for run in request.runs if not has_nothing_to_control(run)]
+    if any(run.grid_state() != "finished" for run in runs):
         note_facts(request, describe_images(request.runs[0].recipe()))
-    first = [run.grid_run() for run in request.runs if not run.is_second_round()]
-    first += [run.search() for run in request.runs if run.method.how == "nat"]
+    first = [run.grid_run() for run in runs if not run.is_second_round()]
+    first += [run.search() for run in runs if run.method.how == "nat"]
     run_grid(Grid(request.folder, tuple(first), request.grid), console)
-    second = [
-        run.grid_run() for run in request.runs if run.is_second_round() and (not run.method.source or has_changes(run))
-    ]
+    second = [run.grid_run() for run in runs if run.is_second_round() and not has_nothing_to_control(run)]
     run_grid(Grid(request.folder, tuple(second), request.grid), console)
 
 
@@ -91,7 +90,13 @@ def describe_images(recipe: Recipe) -> str:
         ValueError: if they can't be read, or are not what the table is about.
     """
     data = recipe.data
-    splits = load_image_splits(data.name, root=data.root, image_px=data.image_px, train_images=data.train_images)
+    splits = load_image_splits(
+        data.name,
+        root=data.root,
+        image_px=data.image_px,
+        train_images=data.train_images,
+        on_bad_image=data.on_bad_image,
+    )
     place = "" if data.root is None else f" from {Path(data.root).name}"
     expected, found = CLASSES.get(data.name, 10), len(splits.train.classes)
     if found != expected:

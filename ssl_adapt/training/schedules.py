@@ -89,7 +89,8 @@ def steps_to_change(kind: str, *, theta_lr: float, none_way: float) -> int:
 
     Adam moves an entry of theta by about its learning rate a step: an operation gives way to the identity once
     theta_id has risen and theta_same has fallen by a half, and an identity to none after twice that way. A none
-    edge becomes the identity once theta_id has risen by `none_way`, from its start to theta_same = 1 or the threshold.
+    edge becomes the identity once theta_id has risen by `none_way`, from its start to theta_same = 1 or the threshold;
+    from above it has that way to fall until it stays none.
     """
-    way = {"operation": 0.5, "identity": 1.0, "none": none_way}[kind]
+    way = {"operation": 0.5, "identity": 1.0, "none": abs(none_way)}[kind]
     return max(1, math.ceil(way / theta_lr))
