@@ -147,7 +147,8 @@ TINY = Network(
 )  # fmt: skip
 
 
-def test_a_table_from_the_first_run_to_the_files(tmp_path):
+def test_a_table_from_the_first_run_to_the_files(tmp_path, monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two runs at a time, which would wait for one another
     network = TINY
     runs = plan_runs([network], [3], "cpu", tmp_path / "runs", [])
     request = Request(
