@@ -6,9 +6,9 @@ import torch
 
 from ssl_adapt.arguments import describe_keys
 from ssl_adapt.command import run_command
-from ssl_adapt.data import load_image_splits
 from ssl_adapt.nat.options import NAT_KEYS, NAT_USAGE, create_settings, read_search_arguments
 from ssl_adapt.nat.search import search
+from ssl_adapt.training.setting import load_splits
 
 
 def main() -> None:
@@ -16,16 +16,8 @@ def main() -> None:
         print(describe_keys(NAT_USAGE, NAT_KEYS))
         return
     recipe, given = read_search_arguments(sys.argv[1:])
-    data = recipe.data
-    train_set = load_image_splits(
-        data.name,
-        root=data.root,
-        image_px=data.image_px,
-        train_images=data.train_images,
-        on_bad_image=data.on_bad_image,
-    ).train
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    result = search(recipe, train_set, create_settings(given), device=device)
+    result = search(recipe, load_splits(recipe).train, create_settings(given), device=device)
     given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")
     if "json" in given:
         given["json"].write_text(result.to_json(), encoding="utf-8")

@@ -103,11 +103,10 @@ RULES: dict[str, dict[str, tuple[str, ...]]] = {
 
 _CELL_FORM = tuple(METHODS)
 _HAND_MADE = ("original", "cell", "full")
-_CIFAR_LONG = (
-    "data.image_px=16", "data.train_images=10000", "augment.pad_px=2", "train.epochs=24", "train.lr=0.1",
-    "run.accuracy_every_epochs=0",
+_CIFAR = (
+    "data.image_px=16", "data.train_images=10000", "augment.pad_px=2", "train.lr=0.1", "run.accuracy_every_epochs=0",
 )  # fmt: skip
-_CIFAR_CPU = (*_CIFAR_LONG[:3], "train.epochs=8", *_CIFAR_LONG[4:])
+_CIFAR_CPU = (*_CIFAR, "train.epochs=8")
 _TINY_CPU = (
     "data.name=tiny_imagenet", "data.image_px=32", "data.train_images=10000", "data.mean=[0.4802, 0.4481, 0.3975]",
     "data.std=[0.2770, 0.2691, 0.2821]", "train.epochs=24", "train.lr=0.1", "run.accuracy_every_epochs=0",
@@ -129,7 +128,7 @@ NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
                 _resnet20("model.name=resnet20_nat", "model.args.channels=8", *_CIFAR_CPU),
                 tuple(method for method in _CELL_FORM if method != "cell_early")),
         Network("resnet20_nat_long", "ResNet20, NAT form, 24 epochs", "ResNet20",
-                _resnet20("model.name=resnet20_nat", "model.args.channels=8", *_CIFAR_LONG),
+                _resnet20("model.name=resnet20_nat", "model.args.channels=8", *_CIFAR, "train.epochs=24"),
                 ("original", "cell", "full", "full_present", "skips")),
         Network("resnet20", "ResNet20, He form, width 8", "ResNet20",
                 _resnet20("model.args.width=8", *_CIFAR_CPU), _HAND_MADE),

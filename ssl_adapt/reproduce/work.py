@@ -7,7 +7,6 @@ import torch
 from rich.console import Console
 
 from ssl_adapt.bench.environment import describe_environment
-from ssl_adapt.data import load_image_splits
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.reproduce.dry_run import dry_run
 from ssl_adapt.reproduce.options import Request
@@ -17,6 +16,7 @@ from ssl_adapt.reproduce.summary import summarise
 from ssl_adapt.reproduce.tables import to_csv, to_json, to_markdown
 from ssl_adapt.training.atomic_file import write_text
 from ssl_adapt.training.grid import Grid, run_grid
+from ssl_adapt.training.setting import load_splits
 
 FACTS = "facts.json"
 _OR = "; "  # between the values that a fact has had
@@ -90,13 +90,7 @@ def describe_images(recipe: Recipe) -> str:
         ValueError: if they can't be read, or are not what the table is about.
     """
     data = recipe.data
-    splits = load_image_splits(
-        data.name,
-        root=data.root,
-        image_px=data.image_px,
-        train_images=data.train_images,
-        on_bad_image=data.on_bad_image,
-    )
+    splits = load_splits(recipe)
     place = "" if data.root is None else f" from {Path(data.root).name}"
     expected, found = CLASSES.get(data.name, 10), len(splits.train.classes)
     if found != expected:

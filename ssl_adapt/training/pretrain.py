@@ -5,7 +5,6 @@ from typing import Literal
 
 import torch
 
-from ssl_adapt.data import load_image_splits
 from ssl_adapt.export import export_timm
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.checkpoint import Checkpoint
@@ -31,7 +30,7 @@ from ssl_adapt.training.progress import (
 from ssl_adapt.training.run_folder import RunFolder
 from ssl_adapt.training.run_log import RunLog
 from ssl_adapt.training.schedules import Stages
-from ssl_adapt.training.setting import create_accelerator, create_stages, epoch_batches, lr_at, part_ways
+from ssl_adapt.training.setting import create_accelerator, create_stages, epoch_batches, load_splits, lr_at, part_ways
 from ssl_adapt.training.stop_signal import InterruptedRunError, StopSignal
 from ssl_adapt.training.tasks import Inputs, create_task
 
@@ -49,14 +48,7 @@ def pretrain(recipe: Recipe) -> Path | None:
     accelerator = create_accelerator(recipe)
     device = accelerator.device
     with RunFolder(recipe) as folder:
-        data = recipe.data
-        train_set, test_set = load_image_splits(
-            data.name,
-            root=data.root,
-            image_px=data.image_px,
-            on_bad_image=data.on_bad_image,
-            train_images=data.train_images,
-        )
+        train_set, test_set = load_splits(recipe)
         stages = create_stages(recipe, len(train_set))
         monitor = create_monitor(recipe, train_set, test_set, stages, device)
         saved = folder.load_checkpoint()

@@ -1,4 +1,4 @@
-"""What a run needs before its first step: the accelerator, the stages, each process's share and random numbers."""
+"""What a run needs before its first step: images, accelerator, stages, each process's share and random numbers."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -8,7 +8,7 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
-from ssl_adapt.data import Batch, ImageSet, epoch_order, iterate_batches
+from ssl_adapt.data import Batch, ImageSet, ImageSplits, epoch_order, iterate_batches, load_image_splits
 from ssl_adapt.processes import process_count, process_index
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.schedules import Stages, lr_at_step, plan_stages
@@ -108,4 +108,20 @@ def lr_at(recipe: Recipe, stages: Stages, step: int) -> float:
         schedule=train.schedule,
         warmup_steps=round(stages.total_steps * train.warmup_epochs / train.epochs),
         total_steps=stages.total_steps,
+    )
+
+
+def load_splits(recipe: Recipe) -> ImageSplits:
+    """The images of the recipe, see `load_image_splits`.
+
+    Raises:
+        ValueError: they are not there or can't be read; the message says what to do.
+    """
+    data = recipe.data
+    return load_image_splits(
+        data.name,
+        root=data.root,
+        image_px=data.image_px,
+        on_bad_image=data.on_bad_image,
+        train_images=data.train_images,
     )
