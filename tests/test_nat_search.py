@@ -14,6 +14,7 @@ from ssl_adapt import load_recipe, pretrain
 from ssl_adapt.backbones.genotypes import GENOTYPES, Genotype
 from ssl_adapt.data import iterate_batches, load_image_splits
 from ssl_adapt.nat.learner import NatLearner
+from ssl_adapt.nat.options import read_search_arguments
 from ssl_adapt.nat.search import search
 from ssl_adapt.nat.settings import PUBLISHED
 from ssl_adapt.training.tasks import create_task
@@ -158,6 +159,12 @@ def test_without_rewards_the_entropy_rises(digits, monkeypatch):
         parameter.data *= 10  # far from uniform
     entropies = [learner.train_controller(batches(digits))[1] for _ in range(50)]
     assert sum(entropies[-10:]) > 1.1 * sum(entropies[:10])
+
+
+def test_a_recipe_s_own_stages_are_no_part_of_a_search():
+    arguments = ["recipe=supervised_resnet20", "train.epochs=8", "weight_lr=0.02", "genotype=a.json"]
+    recipe, given = read_search_arguments(arguments)  # the recipe's adapt.epochs=50 would not fit into 8
+    assert (recipe.adapt, given["weight_lr"]) == (None, 0.02)
 
 
 def test_each_pass_trains_its_own(digits):
