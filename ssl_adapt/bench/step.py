@@ -125,10 +125,10 @@ def compare_simclr_steps(batch_size: int, *, overrides: Sequence[str] = ()) -> C
     batch = Batch(images, None, torch.arange(batch_size))
 
     def train_plain() -> None:
-        plain.train_weights(task.augment(batch), lr)
+        plain.train_weights(plain.augment(batch), lr)
 
     def train_both() -> None:
-        inputs = task.augment(batch)
+        inputs = adaptive.augment(batch)
         adaptive.train_weights(inputs, lr)
         adaptive.train_theta(inputs)
 

@@ -9,6 +9,7 @@ from torch import nn
 from torch.optim import SGD, Adam
 
 from ssl_adapt.backbones.genotypes import Genotype
+from ssl_adapt.backbones.memory_format import choose_memory_format
 from ssl_adapt.data import Batch
 from ssl_adapt.nat.controller import Controller
 from ssl_adapt.nat.settings import SearchSettings
@@ -58,6 +59,8 @@ class NatLearner:
         if self.is_simclr:
             hidden, out = objective.projector_hidden, objective.projector_out
             self.head = create_projector(self.supernet.num_features, cast(int, hidden), cast(int, out)).to(device)
+        self.memory_format = choose_memory_format(self.supernet, device)
+        self.supernet.to(memory_format=self.memory_format)
         self.weight_optimizer = SGD(
             [*self.supernet.parameters(), *self.head.parameters()],
             settings.weight_lr,
@@ -77,7 +80,7 @@ class NatLearner:
         """Train the weights on each batch with a fresh random genotype; the mean loss."""
         losses = []
         for batch in batches:
-            inputs = self.task.augment(batch)
+            inputs = self._augment(batch)
             outputs = self._outputs(draw_genotype(self.form, self.operations), inputs)
             loss = self.task.loss(outputs, inputs)
             self.weight_optimizer.zero_grad()
@@ -96,7 +99,7 @@ class NatLearner:
         """
         rewards, entropies = [], []
         for batch in batches:
-            inputs = self.task.augment(batch)
+            inputs = self._augment(batch)
             genotype = draw_genotype(self.form, self.operations)
             transform = self.controller.draw(genotype)
             reward = self._score(transform.genotype, inputs) - self._score(genotype, inputs)
@@ -118,9 +121,14 @@ class NatLearner:
         """
         rows = []
         for batch in batches:
-            inputs = self.task.augment(batch)
+            inputs = self._augment(batch)
             rows.append([self._score(genotype, inputs) for genotype in genotypes])
         return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+    def _augment(self, batch: Batch) -> Inputs:
+        images, other = self.task.augment(batch)
+        other = other.contiguous(memory_format=self.memory_format) if other.ndim == 4 else other
+        return images.contiguous(memory_format=self.memory_format), other
 
     def _outputs(self, genotype: Genotype, inputs: Inputs) -> Any:
         return self.task.forward(Subnetwork(self.supernet, self.head, genotype), inputs)

@@ -15,6 +15,8 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
+from ssl_adapt.backbones.memory_format import choose_memory_format
+from ssl_adapt.data import Batch
 from ssl_adapt.processes import any_process, average, check_same_everywhere, process_count
 from ssl_adapt.recipe import AdaptSection, Recipe, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
@@ -35,6 +37,7 @@ class Learner:
         theta_optimizer: None likewise.
         accelerator: device and mixed precision.
         recipe: read only.
+        memory_format: of the network and its images.
     """
 
     task: Task
@@ -45,6 +48,15 @@ class Learner:
     theta_optimizer: Optimizer | None
     accelerator: Accelerator
     recipe: Recipe
+    memory_format: torch.memory_format
+
+    def augment(self, batch: Batch) -> Inputs:
+        """What the task makes of a batch, images in the network's memory format."""
+        first, second = (
+            tensor.contiguous(memory_format=self.memory_format) if tensor.ndim == 4 else tensor
+            for tensor in self.task.augment(batch)
+        )
+        return first, second
 
     def train_weights(self, inputs: Inputs, lr: float) -> float | None:
         """One step of the weights, theta fixed; the loss of the whole batch.
@@ -172,6 +184,7 @@ def create_learner(
         ValueError: if timm does not know the model, or it cannot be adapted.
     """
     network: Any = task.create_network().to(accelerator.device)
+    memory_format = choose_memory_format(network, accelerator.device)  # of the plain one, so that a resume finds it too
     adaptation = theta_optimizer = None
     is_adapted = False
     if architecture is not None:
@@ -183,10 +196,12 @@ def create_learner(
         theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
     if process_count() > 1 and recipe.train.sync_batchnorm:
         network = synchronise_batch_norm(network, accelerator.device)
-    network.to(memory_format=torch.channels_last)  # on a GPU too (not run on one)
+    network.to(memory_format=memory_format)
     weight_optimizer = create_weight_optimizer(network.parameters(), recipe.train, accelerator.device)
     prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, is_adapted=is_adapted)
-    return Learner(task, network, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe)
+    return Learner(
+        task, network, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe, memory_format
+    )
 
 
 def prepare(

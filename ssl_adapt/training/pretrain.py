@@ -82,7 +82,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 for batch in epoch_batches(recipe, train_set, device, stages, epoch, progress.step):
                     if learner.adaptation and progress.step == stages.fix_step:
                         tell_fix(log, folder, monitor, learner, progress.step)
-                    loss = train_step(recipe, learner, stages, task.augment(batch), progress.step)
+                    loss = train_step(recipe, learner, stages, learner.augment(batch), progress.step)
                     log.advance()
                     progress.count(loss)
                     tell_theta(log, learner, stages, progress.step)

@@ -68,7 +68,7 @@ class SimclrTask:
     def augment(self, batch: Batch) -> Inputs:
         """Two views, each (B, 3, H, W) float32."""
         view_a, view_b = self.views(batch.images)
-        return _channels_last(view_a), _channels_last(view_b)
+        return view_a, view_b
 
     def forward(self, network: nn.Module, inputs: Inputs) -> Any:
         """The projections of both views."""
@@ -134,7 +134,7 @@ class SupervisedTask:
         """Images (B, 3, H, W) float32 and their targets, both mixed where the recipe asks for mixup."""
         assert batch.labels is not None
         images, targets = self.objective.mix(self.views(batch.images), batch.labels)
-        return _channels_last(images), targets
+        return images, targets
 
     def forward(self, network: nn.Module, inputs: Inputs) -> Any:
         """Logits, or a pair with the auxiliary head's."""
@@ -195,7 +195,3 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
 def _nearest_models(name: str) -> str:
     near = difflib.get_close_matches(name, timm.list_models(), n=2)
     return f"; did you mean {' or '.join(map(repr, near))}?" if near else "; timm.list_models() has the names"
-
-
-def _channels_last(images: Tensor) -> Tensor:
-    return images.contiguous(memory_format=torch.channels_last)  # on a GPU too (not run on one)

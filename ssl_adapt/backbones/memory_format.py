@@ -1,0 +1,44 @@
+"""The memory format of a network: channels-last, except where a CPU kernel computes wrong gradients in it."""
+
+import torch
+from torch import nn
+
+from ssl_adapt.adaptation.edge import Adaptable
+
+# oneDNN issue 6035 (uxlfoundation/oneDNN), present in the oneDNN 3.12 of torch 2.14: with AVX2 the backward pass of a
+# channels-last 1x1 convolution of stride > 1 with 2 to 6 input channels writes past its workspace. The heap is then
+# corrupt, and gradients are wrong or the process dies. This module may go once every torch that pyproject.toml
+# allows has a oneDNN in which that is mended; tests/test_memory_format.py shows whether it is.
+BROKEN_CHANNELS = range(2, 7)
+
+
+def choose_memory_format(network: nn.Module, device: torch.device) -> torch.memory_format:
+    """The memory format for a network and its images on a device.
+
+    Channels-last, the quicker one (on a GPU too, not run on one); contiguous on a CPU where the network has a
+    convolution that oneDNN computes wrongly in channels-last, or an edge that may become one. The answer for a plain
+    network holds while it adapts and after its fix.
+    """
+    if device.type == "cpu" and (_has_broken_convolution(network) or _may_get_broken_convolution(network)):
+        return torch.contiguous_format
+    return torch.channels_last
+
+
+def is_broken_channels_last(conv: nn.Conv2d) -> bool:
+    """Whether oneDNN writes past its workspace in this convolution's channels-last backward pass."""
+    channels = conv.in_channels // conv.groups
+    return set(conv.kernel_size) == {1} and max(conv.stride) > 1 and channels in BROKEN_CHANNELS
+
+
+def _has_broken_convolution(network: nn.Module) -> bool:
+    return any(isinstance(module, nn.Conv2d) and is_broken_channels_last(module) for module in network.modules())
+
+
+def _may_get_broken_convolution(network: nn.Module) -> bool:
+    """Whether a learnt identity (`Project`) at one of the network's edges would be such a convolution."""
+    return any(
+        spec.stride > 1 and spec.in_channels in BROKEN_CHANNELS
+        for module in network.modules()
+        if isinstance(module, Adaptable)
+        for spec in module.edge_specs()
+    )
