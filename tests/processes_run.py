@@ -27,6 +27,8 @@ WITHOUT_STATISTICS = [
     "model.name=convnext_atto",
     "model.args={depths: [1, 1, 1, 1], dims: [4, 8, 8, 16]}",
 ]
+# Its plain cells never read their input 0, and without skips that change the shape the mixed ones don't either.
+CELL_FORM = ["data.image_px=8", "model.name=resnet20_nat", "model.args={channels: 4, cells: 3}"]
 
 # name: recipe arguments, how the 24 images are shared out by two processes
 CASES: dict[str, tuple[list[str], tuple[int, int]]] = {
@@ -35,6 +37,8 @@ CASES: dict[str, tuple[list[str], tuple[int, int]]] = {
     "cell": ([*SMALL, "adapt.sharing=cell"], (12, 12)),
     "different lengths": (SMALL, (17, 7)),
     "adapt=null": ([*SMALL, "adapt=null"], (12, 12)),
+    "unread weights, adapt=null": ([*CELL_FORM, "adapt=null"], (12, 12)),
+    "unread weights": ([*CELL_FORM, "adapt.shape_change=forbid"], (12, 12)),
     "statistics of each": ([*SMALL, "train.sync_batchnorm=false"], (12, 12)),
     "statistics of each, 2 parts": ([*SMALL, "train.sync_batchnorm=false", "train.accumulate=2"], (12, 12)),
     "no statistics": (WITHOUT_STATISTICS, (12, 12)),

@@ -77,6 +77,54 @@ def test_second_edge_between_the_same_nodes_and_dead_nodes():
     assert not output[:, :4].any()
 
 
+def computed(cell, *inputs):
+    """The names of the cell's own submodules that a forward pass calls."""
+    names = []
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: names.append(name)) for name, module in cell.named_children()
+    ]
+    cell(*inputs)
+    for hook in hooks:
+        hook.remove()
+    return names
+
+
+def test_what_nothing_reads_is_not_computed():
+    """As the edges change: input 0 where only none edges leave it, and a node whose only reader became none."""
+    cell = tiny("ResBlock").layer1[0]
+    x = images(8, 12)
+    everything = ["preprocess1", "edge_1_2", "edge_2_3", "edge_3_4", "edge_2_5", "edge_4_5"]
+    assert computed(cell, x, x) == everything
+    cell.edge_0_4 = nn.Identity()
+    assert computed(cell, x, x) == ["preprocess0", *everything[:3], "edge_0_4", *everything[3:]]
+    cell.edge_0_4, cell.edge_4_5 = Zero(), Zero()
+    assert computed(cell, x, x) == ["preprocess1", "edge_1_2", "edge_2_5"]
+    cell.edge_2_5 = Zero()
+    assert computed(cell, x, x) == []
+    assert torch.equal(cell(x, x), torch.zeros(4, 4, 8, 8))
+
+
+def test_a_mixed_cell_computes_all_that_may_become_an_edge():
+    model = tiny("ResBlock")
+    ssl_adapt.Adaptation(model)
+    assert {"preprocess0", "edge_0_2", "edge_0_3", "edge_0_4"} <= set(
+        computed(model.layer1[0], images(8, 12), images(8, 12))
+    )
+
+
+def test_unread_weights_and_statistics_stay_as_they_are():
+    """Two steps with momentum and weight decay move everything but the preprocessing of input 0."""
+    model = tiny("ResBlock")
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9, weight_decay=0.1)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(images()).square().sum().backward()
+        optimizer.step()
+    kept = {name for name, value in model.state_dict().items() if torch.equal(value, before[name])}
+    assert kept == {name for name in before if "preprocess0" in name}
+
+
 @pytest.mark.parametrize("choice", ["identity", "none"])
 def test_networks_fixed_to_one_choice_run(choice):
     seen = 0

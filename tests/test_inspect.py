@@ -62,6 +62,21 @@ def test_rows_of_an_adapted_network():
     assert json.loads(network.to_json())["changed_count"] == 3
 
 
+def test_edges_that_nothing_reads_cost_nothing():
+    """Without 4->5 nothing reads node 4, nor node 3 before it; the shapes there are still told."""
+    plain = timm.create_model("resnet20_nat", channels=4, cells=3, num_classes=0)
+    choices = {"layer1.0.edge_4_5": "none"}
+    edges = {spec.name: choices.get(spec.name, "original") for spec in plain.edge_specs()}
+    apply_architecture(plain, Architecture("resnet20_nat", {}, edges))
+    network = describe_network(plain, 16)
+    rows = {row.name: row for row in network.rows}
+    assert rows["layer1.0.edge_2_3"].macs == rows["layer1.0.edge_3_4"].macs == 0
+    assert rows["layer2.0.edge_2_3"].macs > 0
+    assert all(row.in_shape and row.out_shape for row in rows.values())
+    stem, preprocessing = 3 * 12 * 9 * 16**2, (12 * 4 + 4 * 8) * 16**2 + 8 * 16 * 8**2
+    assert sum(row.macs for row in network.rows) + stem + preprocessing == network.macs
+
+
 def test_table_names_what_changed_and_fits_the_terminal():
     model = timm.create_model("resnet50_cifar")
     edges = {spec.name: "original" for spec in model.edge_specs()} | {"layer4.2.conv2": "identity"}

@@ -1,5 +1,6 @@
 """Two real processes, started by torchrun, compute what one does: loss, gradients, theta, architecture, weights."""
 
+import copy
 import json
 import os
 import subprocess
@@ -15,6 +16,7 @@ import torch
 from accelerate.state import AcceleratorState
 
 from ssl_adapt import Architecture, load_recipe, pretrain
+from ssl_adapt.training.learner import has_unread_weights
 
 TESTS = Path(__file__).parent
 PRETRAIN = TESTS.parent / "scripts" / "pretrain.py"
@@ -41,6 +43,7 @@ def folder_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
     done = torchrun(TESTS / "processes_run.py", folder)
     assert done.returncode == 0, done.stderr
+    assert "did not find any unused parameters" not in done.stderr  # it was told to look where there are some
     return folder
 
 
@@ -109,7 +112,7 @@ def test_statistics_that_are_the_mean_of_all_batches(folder_of_two: Path) -> Non
 
 def test_most_comparisons_are_of_architectures_that_changed(of_two: list[dict[str, Any]]) -> None:
     edges = [case["architecture"]["edges"].values() for case in of_two[0].values() if "architecture" in case]
-    assert len(edges) == len(processes_run.CASES) - 1
+    assert len(edges) == sum("adapt=null" not in arguments for arguments, _ in processes_run.CASES.values())
     assert sum(set(choices) > {"original"} for choices in edges) >= 4
 
 
@@ -119,6 +122,26 @@ def test_the_comparison_would_see_a_wrong_factor(of_two: list[dict[str, Any]]) -
     halved = {name: value / 2 for name, value in of_two[0]["simclr"]["gradients"].items()}
     with pytest.raises(AssertionError):
         assert_close(halved, expected, 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("resnet20", {"width": 4, "layers": [1, 1]}, False),
+        ("resnet20_nat", {"channels": 4, "cells": 3}, True),
+        ("darts", {"channels": 4, "cells": 3, "auxiliary": True, "drop_path_rate": 0.5}, False),
+        ("vit_tiny_patch16_224", {"depth": 1}, False),  # takes no such images: said elsewhere
+    ],
+)
+def test_looking_for_unread_weights_leaves_nothing_behind(name: str, arguments: dict[str, Any], expected: bool) -> None:
+    network = timm.create_model(name, num_classes=4, **arguments)
+    before = copy.deepcopy(network.state_dict())
+    random_before = torch.get_rng_state()
+    assert has_unread_weights(network, 16) is expected
+    assert torch.equal(torch.get_rng_state(), random_before)
+    after = network.state_dict()
+    assert all(torch.equal(after[key], value) for key, value in before.items())
+    assert all(weight.grad is None for weight in network.parameters())
 
 
 def test_a_whole_run_in_two_processes(tmp_path: Path) -> None:

@@ -52,6 +52,7 @@ class GenotypeCell(nn.Module):
         self.cell_type = "reduction" if reduces else "normal"
         self.stride = 2 if reduces else 1
         self.concat = genotype.concat
+        self.channels = channels
         self.out_channels = channels * len(self.concat)
         self.preprocess0, self.preprocess1 = create_preprocesses(in_channels, channels, follows_reduction)
         edges: list[CellEdge] = []
@@ -63,18 +64,46 @@ class GenotypeCell(nn.Module):
             shape = channels, channels, stride
             edges.append(CellEdge(place, _kind_of(module), operation, *shape, str(source), str(target)))
         self.edges = tuple(edges)
-        targets = sorted({edge.target for edge in genotype.edges})
-        self._entering = [
-            [(edge.place, int(edge.source)) for edge in edges if edge.target == str(target)] for target in targets
-        ]
+        self._entering: dict[int, list[tuple[str, int]]] = {edge.target: [] for edge in genotype.edges}
+        for edge in edges:
+            self._entering[int(edge.target)].append((edge.place, int(edge.source)))
 
     def forward(self, before: Tensor, x: Tensor) -> Tensor:
         """x (B, in, H, W), and the input `before` of the cell that gave it -> (B, out, H / stride, W / stride)."""
-        nodes = [self.preprocess0(before), self.preprocess1(x)]
-        for entering in self._entering:  # read by name, as adaptation exchanges the modules
-            nodes.append(sum_edges(*((getattr(self, place), nodes[source]) for place, source in entering)))
+        entering = self._edges_that_carry()
+        read = self._nodes_read(entering)
+        nodes: dict[int, Tensor] = {}
+        if 0 in read:
+            nodes[0] = self.preprocess0(before)
+        if 1 in read:
+            nodes[1] = self.preprocess1(x)
+        for node, edges in entering.items():
+            if node in read:
+                inputs = [(edge, nodes[source]) for edge, source in edges]
+                nodes[node] = sum_edges(*inputs) if inputs else self._zeros(x)
         outputs = [nodes[node] for node in self.concat]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
+
+    def _edges_that_carry(self) -> dict[int, list[tuple[nn.Module, int]]]:
+        """For each inner node, the edges that enter it and are not none, each with the node that it leaves."""
+        entering = {}
+        for node, places in self._entering.items():
+            edges = [(getattr(self, place), source) for place, source in places]  # adaptation exchanges the modules
+            entering[node] = [(edge, source) for edge, source in edges if not isinstance(edge, Zero)]
+        return entering
+
+    def _nodes_read(self, entering: dict[int, list[tuple[nn.Module, int]]]) -> set[int]:
+        """The nodes on which the output depends; what nothing reads is not computed."""
+        read = set(self.concat)
+        for node in reversed(entering):
+            if node in read:
+                read.update(source for _, source in entering[node])
+        return read
+
+    def _zeros(self, x: Tensor) -> Tensor:
+        """A node that no edge carries anything to."""
+        height, width = (-(-size // self.stride) for size in x.shape[-2:])
+        return x.new_zeros(x.shape[0], self.channels, height, width)
 
     def _free_name(self, name: str) -> str:
         names = (name, *(f"{name}_{letter}" for letter in ascii_lowercase[1:]))

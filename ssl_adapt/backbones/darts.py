@@ -114,7 +114,7 @@ def reduction_cells(cells: int) -> set[int]:
 
 
 NAMES = ("darts", "darts_cifar", "darts24_ssl", "resnet20_nat", "mobilenetv2_nat", "resnet50_nat")
-default_cfgs = generate_default_cfgs({name: small_image_cfg() for name in NAMES})
+default_cfgs = generate_default_cfgs({name: small_image_cfg(reduction=4) for name in NAMES})
 
 
 def _create_variant(variant: str, pretrained: bool, defaults: dict[str, Any], **kwargs: Any) -> CellNetwork:

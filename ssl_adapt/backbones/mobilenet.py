@@ -95,7 +95,7 @@ def plan_blocks(settings: Sequence[Sequence[int]], width: float, granularity: Gr
     return stages
 
 
-default_cfgs = generate_default_cfgs({"mobilenetv2_cifar": small_image_cfg()})
+default_cfgs = generate_default_cfgs({"mobilenetv2_cifar": small_image_cfg(reduction=8)})
 
 
 @register_model

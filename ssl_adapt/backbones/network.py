@@ -261,21 +261,24 @@ def create_cell_network(
     model: CellNetwork = build_model_with_cfg(
         create, variant, pretrained, feature_cfg=feature_cfg, **{**defaults, **kwargs}
     )
+    if isinstance(model, CellNetwork):  # not its feature extractor
+        cfg = cast(dict[str, Any], model.pretrained_cfg)
+        cfg["pool_size"] = tuple(-(-px // model.feature_info[-1]["reduction"]) for px in cfg["input_size"][1:])
     return model
 
 
-def small_image_cfg(image_px: int = 32, first_conv: str = "stem.conv") -> dict[str, Any]:
-    """timm's configuration of a network for CIFAR-sized images."""
+def small_image_cfg(image_px: int = 32, *, reduction: int) -> dict[str, Any]:
+    """timm's configuration of a network for CIFAR-sized images, whose features are `reduction` times as small."""
     return {
         "url": "",
         "num_classes": 10,
         "input_size": (3, image_px, image_px),
-        "pool_size": None,
+        "pool_size": (image_px // reduction, image_px // reduction),
         "crop_pct": 1.0,
         "interpolation": "bilinear",
         "mean": (0.4914, 0.4822, 0.4465),
         "std": (0.2023, 0.1994, 0.2010),
-        "first_conv": first_conv,
+        "first_conv": "stem.conv",
         "classifier": "fc",
     }
 

@@ -173,16 +173,15 @@ def _create_block(
 
 
 _IMAGENET_CFG = {
-    **small_image_cfg(224),
+    **small_image_cfg(224, reduction=32),
     "num_classes": 1000,
-    "pool_size": (7, 7),
     "crop_pct": 0.875,
     "mean": IMAGENET_DEFAULT_MEAN,
     "std": IMAGENET_DEFAULT_STD,
 }
 _CFGS: dict[str, dict[str, Any] | PretrainedCfg] = {}
 for _target in FOUND:
-    _CFGS |= {f"proxyless_{_target}": _IMAGENET_CFG, f"proxyless_{_target}_cifar": small_image_cfg()}
+    _CFGS |= {f"proxyless_{_target}": _IMAGENET_CFG, f"proxyless_{_target}_cifar": small_image_cfg(reduction=8)}
 default_cfgs = generate_default_cfgs(_CFGS)
 
 

@@ -57,7 +57,11 @@ def _check_arguments(block: str, layers: Sequence[int], width: int, shortcut: st
 
 
 default_cfgs = generate_default_cfgs(
-    {name: small_image_cfg() for name in ("resnet20", "resnet20_bottleneck", "resnet50_cifar")}
+    {
+        "resnet20": small_image_cfg(reduction=4),
+        "resnet20_bottleneck": small_image_cfg(reduction=4),
+        "resnet50_cifar": small_image_cfg(reduction=8),
+    }
 )
 
 

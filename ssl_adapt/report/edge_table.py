@@ -1,7 +1,7 @@
 """The edges of a network as rows, for a table and for JSON."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, cast
@@ -31,7 +31,7 @@ class EdgeRow:
         in_shape: of one image, without the batch; None where the network never reads the edge.
         out_shape: the same.
         parameters: scalars.
-        macs: multiply-adds for one image.
+        macs: multiply-adds for one image; 0 where nothing reads what the edge gives.
         full_group: the group of edges that it shares theta with under sharing="full": itself.
         cell_group: the group under sharing="cell".
     """
@@ -93,8 +93,16 @@ def describe_network(model: nn.Module, image_px: int) -> NetworkTable:
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
         raise ValueError(f"{model_name(model)} can't take RGB images of image_px={image_px}: {reason}") from None
+    computed = set(_flows(network, specs, image))  # an edge to a node that nothing reads is not
+    for spec in specs:
+        module = network.get_submodule(spec.name)
+        if isinstance(module, Zero):
+            replace_module(network, spec.name, _Read(module))
     flows = _flows(network, specs, image)
-    rows = tuple(_create_row(spec, architecture, network.get_submodule(spec.name), flows) for spec in specs)
+    rows = tuple(
+        _create_row(spec, architecture, network.get_submodule(spec.name), flows.get(spec.name), spec.name in computed)
+        for spec in specs
+    )
     name = str(architecture.model_args.get("base", architecture.model))  # of what `adaptable` was given
     return NetworkTable(name, image_px, rows, count_parameters(model), macs, architecture, specs)
 
@@ -141,25 +149,29 @@ class _Read(nn.Module):
 
 
 def _flows(network: nn.Module, specs: Sequence[EdgeSpec], image: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """What enters and what leaves each edge, by name, on the meta device; `network` is changed."""
+    """What enters and what leaves each edge that is computed, by name, on the meta device."""
     flows: dict[str, tuple[Tensor, Tensor]] = {}
-    for spec in specs:
-        module = network.get_submodule(spec.name)
-        if isinstance(module, Zero):
-            module = _Read(module)
-            replace_module(network, spec.name, module)
-        module.register_forward_hook(
+    hooks = [
+        network.get_submodule(spec.name).register_forward_hook(
             lambda _, inputs, output, name=spec.name: flows.update({name: (inputs[0], output)})
         )
+        for spec in specs
+    ]
     with torch.no_grad():
         network(image)
+    for hook in hooks:
+        hook.remove()
     return flows
 
 
 def _create_row(
-    spec: EdgeSpec, architecture: Architecture, module: nn.Module, flows: Mapping[str, tuple[Tensor, Tensor]]
+    spec: EdgeSpec,
+    architecture: Architecture,
+    module: nn.Module,
+    flow: tuple[Tensor, Tensor] | None,
+    is_computed: bool,
 ) -> EdgeRow:
-    choice, flow, parameters = architecture.edges[spec.name], flows.get(spec.name), count_parameters(module)
+    choice, parameters = architecture.edges[spec.name], count_parameters(module)
     return EdgeRow(
         spec.name,
         spec.kind,
@@ -169,7 +181,7 @@ def _create_row(
         tuple(flow[0].shape[1:]) if flow else None,
         tuple(flow[1].shape[1:]) if flow else None,
         parameters,
-        count_macs(module, flow[0]) if flow and parameters else 0,
+        count_macs(module, flow[0]) if flow and is_computed and parameters else 0,
         group_name(spec, "full", architecture.shape_change),
         group_name(spec, "cell", architecture.shape_change),
     )

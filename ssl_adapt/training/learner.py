@@ -15,12 +15,14 @@ from torch.optim import SGD, Adam, AdamW, Optimizer
 
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
+from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.backbones.memory_format import choose_memory_format
 from ssl_adapt.data import Batch
 from ssl_adapt.processes import any_process, average, check_same_everywhere, process_count
 from ssl_adapt.recipe import AdaptSection, Recipe, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
+from ssl_adapt.training.checkpoint import random_state, set_random_state
 from ssl_adapt.training.tasks import Inputs, Task
 
 
@@ -142,7 +144,7 @@ class Learner:
             self.prepared = self.network
             self.accelerator.free_memory()
             self.prepared, self.weight_optimizer = prepare(
-                self.accelerator, self.network, self.weight_optimizer, is_adapted=bool(architecture.changed)
+                self.accelerator, self.network, self.weight_optimizer, self.recipe.data.image_px
             )
         return architecture
 
@@ -186,11 +188,8 @@ def create_learner(
     network: Any = task.create_network().to(accelerator.device)
     memory_format = choose_memory_format(network, accelerator.device)  # of the plain one, so that a resume finds it too
     adaptation = theta_optimizer = None
-    is_adapted = False
     if architecture is not None:
-        fixed = Architecture.from_dict(architecture)
-        apply_architecture(network.backbone, fixed)
-        is_adapted = bool(fixed.changed)
+        apply_architecture(network.backbone, Architecture.from_dict(architecture))
     elif recipe.adapt is not None:
         adaptation = create_adaptation(network.backbone, recipe.adapt)
         theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
@@ -198,25 +197,40 @@ def create_learner(
         network = synchronise_batch_norm(network, accelerator.device)
     network.to(memory_format=memory_format)
     weight_optimizer = create_weight_optimizer(network.parameters(), recipe.train, accelerator.device)
-    prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, is_adapted=is_adapted)
+    prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, recipe.data.image_px)
     return Learner(
         task, network, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe, memory_format
     )
 
 
 def prepare(
-    accelerator: Accelerator, network: nn.Module, optimizer: Optimizer, *, is_adapted: bool
+    accelerator: Accelerator, network: nn.Module, optimizer: Optimizer, image_px: int
 ) -> tuple[nn.Module, Optimizer]:
     """The network as accelerate wraps it for its processes, and the optimiser likewise.
 
-    In an adapted network an operation may have lost all that follows it, and then has no gradient to wait for.
+    The wrapper waits for the gradient of every weight, unless it is told that some get none.
     """
-    if accelerator.ddp_handler is not None:
-        accelerator.ddp_handler.find_unused_parameters = is_adapted
+    if accelerator.ddp_handler is not None and process_count() > 1:
+        accelerator.ddp_handler.find_unused_parameters = has_unread_weights(network, image_px)
     with warnings.catch_warnings():  # the option's new name is not yet among those that accelerate passes on
         warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
         prepared: tuple[nn.Module, Optimizer] = accelerator.prepare(network, optimizer)
         return prepared
+
+
+def has_unread_weights(network: nn.Module, image_px: int) -> bool:
+    """Whether weights get no gradient, as before edges that are none: found by a pass that leaves nothing behind."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    state = random_state()
+    try:
+        with statistics_at_rest(network):
+            outputs = network(weights[0].new_zeros(2, 3, image_px, image_px))
+    except (AssertionError, RuntimeError):  # images that it can't take: the plan of the run says so, in words
+        return False
+    finally:
+        set_random_state(state)
+    total = outputs.sum() if isinstance(outputs, Tensor) else sum(output.sum() for output in outputs)
+    return any(gradient is None for gradient in torch.autograd.grad(total, weights, allow_unused=True))
 
 
 def create_adaptation(backbone: nn.Module, adapt: AdaptSection) -> Adaptation:
