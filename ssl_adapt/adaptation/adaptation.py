@@ -1,6 +1,6 @@
 """Adaptation: turns a plain network into an adapted one while its weights train."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import (
     Architecture,
-    check_edge_names,
     chosen_module,
     edge_specs,
     model_args,
@@ -19,9 +18,9 @@ from ssl_adapt.adaptation.architecture import (
 )
 from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange, last_norm_name
 from ssl_adapt.adaptation.reachability import OnDead, check_dead_nodes
+from ssl_adapt.adaptation.sharing import Sharing, check_cells_agree, check_choices, group_name
 from ssl_adapt.adaptation.statistics import statistics_at_rest
 
-Sharing = Literal["full", "cell"]
 NoneRule = Literal["literal", "threshold"]
 Scale = Literal["one", "fold"]
 
@@ -92,12 +91,12 @@ class Adaptation:
         self.on_dead = on_dead
         self._given = choices
         if choices is not None:
-            _check_choices(choices, self.edges, sharing, shape_change)
+            check_choices(choices, self.edges, sharing, shape_change)
         if Architecture.of(model).changed:
             raise ValueError("this network was adapted before; start from a plain one")
         self._group_of = {spec.name: group_name(spec, sharing, shape_change) for spec in self.edges}
         if sharing == "cell":
-            _check_cells_agree(self.edges, self._group_of, model_name(model))
+            check_cells_agree(self.edges, self._group_of, model_name(model))
         device = next(model.parameters()).device
         starts = {self._group_of[s.name]: (0.0, none_start, 1.0) if s.kind == "none" else START for s in self.edges}
         self.theta: dict[str, nn.Parameter] = {
@@ -244,43 +243,6 @@ class Adaptation:
 def one_hot(choice: Choice) -> tuple[float, float, float]:
     """Theta at which a mixed edge computes its candidate `choice` alone."""
     return (float(choice == "none"), float(choice == "identity"), float(choice == "original"))
-
-
-def group_name(spec: EdgeSpec, sharing: Sharing, shape_change: ShapeChange) -> str:
-    """The name of the group of edges with which an edge shares theta."""
-    if sharing == "full":
-        return spec.name
-    lacks_identity = not spec.allows("identity", shape_change)  # other candidates, so another theta
-    return f"{spec.cell_type}.{spec.place}" + (".changing" if lacks_identity else "")
-
-
-def _check_cells_agree(specs: Sequence[EdgeSpec], group_of: Mapping[str, str], model: str) -> None:
-    """Refuse to share theta between edges that have other operations.
-
-    Source: the paper, section "Experiments", which runs ProxylessNAS without Cell, as its cells differ.
-    """
-    first: dict[str, EdgeSpec] = {}
-    for spec in specs:
-        other = first.setdefault(group_of[spec.name], spec)
-        if spec.operation != other.operation or spec.kind != other.kind:
-            raise ValueError(
-                f"sharing='cell' needs cells that are alike, and those of {model} differ: '{other.name}' is "
-                f"{other.operation} and '{spec.name}' is {spec.operation}; use sharing='full'"
-            )
-
-
-def _check_choices(
-    choices: Mapping[str, Choice], specs: Sequence[EdgeSpec], sharing: Sharing, shape_change: ShapeChange
-) -> None:
-    if sharing != "full":
-        raise ValueError(
-            f"choices are those of single edges, and under sharing={sharing!r} edges share theirs: use 'full'"
-        )
-    by_name = {spec.name: spec for spec in specs}
-    check_edge_names(choices, by_name)
-    for name, choice in choices.items():
-        if choice not in CHOICES or not by_name[name].allows(choice, shape_change):
-            raise ValueError(f"{choice!r} is no candidate of edge {name!r}: {', '.join(by_name[name].candidates)}")
 
 
 def _fold(operation: nn.Module, scale: Tensor) -> None:
