@@ -24,12 +24,19 @@ from ssl_adapt.adaptation.statistics import statistics_at_rest
 NoneRule = Literal["literal", "threshold"]
 Scale = Literal["one", "fold"]
 
+UNDO = (
+    "go back to a theta from before (load_state_dict), lower its learning rate, and leave out steps whose loss or "
+    "gradient is not finite"
+)
 START = (0.0, 0.0, 1.0)  # theta (none, identity, same) at which the mixed network is the plain one to the bit
 
 
 @dataclass(frozen=True)
 class EdgeState:
-    """What an edge's theta says: for tables and logs. While annealing it is the theta that annealing began with."""
+    """What an edge's theta says: for tables and logs. While annealing it is the theta that annealing began with.
+
+    Where theta is not finite, the choice means nothing; `Adaptation.derive` and `fix` refuse it.
+    """
 
     spec: EdgeSpec
     theta: tuple[float, float, float]
@@ -146,7 +153,12 @@ class Adaptation:
         ]
 
     def derive(self) -> Architecture:
-        """The architecture that theta means now; the network stays mixed."""
+        """The architecture that theta means now; the network stays mixed.
+
+        Raises:
+            ValueError: if theta is not finite anywhere: no candidate is the largest then.
+        """
+        self._check_finite(self.theta, UNDO)
         states = self.states()
         edges = {state.spec.name: state.choice for state in states}
         projects = self.shape_change == "project" and any(
@@ -158,8 +170,14 @@ class Adaptation:
         """Move theta to `fraction` (0..1) of the way from where the first call found it to its one-hot choice.
 
         At 1 the mixed network computes what the fixed one will, so that `fix` changes nothing.
+
+        Raises:
+            ValueError: if `fraction` is outside 0..1, or theta is not finite at the first call; it stays as it was.
         """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"fraction={fraction!r} is not in 0..1, the share of the way to the one-hot choice")
         if self._anneal_start is None:
+            self._check_finite(self.theta, UNDO)
             self._anneal_start = {group: theta.detach().clone() for group, theta in self.theta.items()}
         specs = {self._group_of[spec.name]: spec for spec in self.edges}  # one of each group speaks for all
         with torch.no_grad():
@@ -176,8 +194,8 @@ class Adaptation:
                 their end have nowhere to put it and are kept with scale one.
 
         Raises:
-            ValueError: if `scale` is another word, the network was fixed before, or there are dead nodes and
-                `on_dead` is "error"; the network then stays mixed.
+            ValueError: if `scale` is another word, the network was fixed before, theta is not finite, or there are
+                dead nodes and `on_dead` is "error"; the network then stays mixed.
         """
         if scale not in get_args(Scale):
             raise ValueError(f"scale={scale!r} is not one of {', '.join(get_args(Scale))}")
@@ -203,16 +221,27 @@ class Adaptation:
         """Restore what `state_dict` gave.
 
         Raises:
-            ValueError: if it comes from a network with other edges.
+            ValueError: if it comes from a network with other edges, or is not finite; theta then stays as it was.
         """
         if set(state["theta"]) != set(self.theta):
             raise ValueError("this theta belongs to a network with other edges, or to another sharing")
+        start = state["anneal_start"]
+        for theta in (state["theta"], start or {}):
+            self._check_finite(theta, "load a state from before it was")
         with torch.no_grad():
             for group, value in state["theta"].items():
                 self.theta[group].copy_(value)
-        start = state["anneal_start"]
         device = self.theta_parameters()[0].device
         self._anneal_start = start and {group: value.to(device) for group, value in start.items()}
+
+    def _check_finite(self, theta: Mapping[str, Tensor], remedy: str) -> None:
+        """Refuse theta, by group, that is NaN or infinite anywhere, naming the edges."""
+        broken = {group: values.tolist() for group, values in theta.items() if not values.isfinite().all()}
+        edges = [spec.name for spec in self.edges if self._group_of[spec.name] in broken]
+        if edges:
+            named = ", ".join(f"'{name}'" for name in edges[:4]) + (", ..." if len(edges) > 4 else "")
+            values = broken[self._group_of[edges[0]]]
+            raise ValueError(f"theta is not finite at {len(edges)} edge(s): {named} (the first is {values}); {remedy}")
 
     def _mix(self, spec: EdgeSpec) -> MixedEdge:
         operation = self.model.get_submodule(spec.name)
