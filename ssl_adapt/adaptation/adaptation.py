@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import (
     Architecture,
+    check_own_modules,
     chosen_module,
     edge_specs,
     model_args,
@@ -64,8 +65,9 @@ class Adaptation:
 
     Raises:
         ValueError: if the network declares no edges, or is mixed or adapted already, or its cells differ and so
-            can't share theta, or an argument is none of the words above, or `choices` names an edge that is not
-            there, or a candidate that it has not, or edges share theta.
+            can't share theta, or an edge's module has another name too, or an argument is none of the words above,
+            or `choices` names an edge that is not there, or a candidate that it has not, or edges share theta. The
+            network then stays as it was.
 
     Source: the paper, section "Methodology"; "threshold", "project" and `none_start` are ours.
     """
@@ -101,6 +103,7 @@ class Adaptation:
             check_choices(choices, self.edges, sharing, shape_change)
         if Architecture.of(model).changed:
             raise ValueError("this network was adapted before; start from a plain one")
+        check_own_modules(model, self.edges)
         self._group_of = {spec.name: group_name(spec, sharing, shape_change) for spec in self.edges}
         if sharing == "cell":
             check_cells_agree(self.edges, self._group_of, model_name(model))
