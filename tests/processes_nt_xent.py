@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssl_adapt.objectives.nt_xent import nt_xent_by_blocks
-from ssl_adapt.processes import average, process_index
+from ssl_adapt.processes import average, process_count, process_index
 
 # number of processes -> lengths of their shares, temperature, rows of a block
 CASES: dict[int, list[tuple[tuple[int, ...], float, int]]] = {
@@ -24,6 +24,8 @@ CASES: dict[int, list[tuple[tuple[int, ...], float, int]]] = {
         ((0, 2), 0.5, 3),
     ],
 }
+
+SIZES = (1.0, 1e20, 1e-20, 1e13)
 
 
 def draw_images(pairs: int) -> tuple[Tensor, Tensor]:
@@ -49,6 +51,23 @@ def measure(shares: tuple[int, ...], temperature: float, block_rows: int) -> dic
     return {"loss": loss.detach(), "gradients": gradients}
 
 
+def draw_projections(size: float) -> tuple[Tensor, Tensor]:
+    """Projections (6, 4) in float32, the first ones of that size and the second ones of its inverse, and a row of 0."""
+    generator = torch.Generator().manual_seed(1)
+    proj_a, proj_b = torch.randn(2, 6, 4, generator=generator).unbind()
+    proj_b[1] = 0
+    return size * proj_a, proj_b / size
+
+
+def measure_size(size: float, block_rows: int) -> dict[str, Any]:
+    """The loss, and the gradients of this process's projections, of which the first one has one pair."""
+    count = process_count()
+    shares = [1, *([1] * (count - 2)), 7 - count]
+    projections = [view.split(shares)[process_index()].requires_grad_() for view in draw_projections(size)]
+    loss = nt_xent_by_blocks(*projections, 0.5, block_rows)
+    return {"loss": loss.detach(), "gradients": torch.autograd.grad(loss, projections)}
+
+
 def refusal() -> str:
     """What the error says where all processes together have one pair."""
     try:
@@ -65,7 +84,11 @@ def main(folder: Path) -> None:
         index = int(os.environ["RANK"])
         if index < count:
             dist.init_process_group("gloo", init_method=f"file://{folder}/store{count}", rank=index, world_size=count)
-            found = {"cases": [measure(*case) for case in cases], "refusal": refusal()}
+            found = {
+                "cases": [measure(*case) for case in cases],
+                "refusal": refusal(),
+                "sizes": {size: measure_size(size, 2) for size in SIZES},
+            }
             torch.save(found, folder / f"{index}_of_{count}.pt")
             dist.destroy_process_group()
 

@@ -1,13 +1,19 @@
 """Architectures are plain data: JSON both ways, and clear errors for what is not one."""
 
 import json
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
 import pytest
 import timm
 from hypothesis import given
 from hypothesis import strategies as st
+from small_networks import small
+from torch import nn
 
-from ssl_adapt import Architecture, apply_architecture
+from ssl_adapt import Adaptation, Architecture, apply_architecture
 
 CHOICE = st.sampled_from(["original", "identity", "none"])
 NAMES = [spec.name for spec in timm.create_model("resnet20").edge_specs()]
@@ -77,3 +83,62 @@ def test_forbidden_identity_is_refused():
     edges = {**dict.fromkeys(NAMES, "original"), "layer2.0.conv1": "identity"}
     with pytest.raises(ValueError, match=r"'layer2.0.conv1' can't become 'identity': it changes its tensor's shape"):
         apply_architecture(timm.create_model("resnet20"), Architecture("resnet20", {}, edges, "forbid"))
+
+
+def test_a_refused_choice_leaves_the_network_as_it_was():
+    modules = dict((model := timm.create_model("resnet20")).named_modules())
+    edges = {**dict.fromkeys(NAMES, "original"), "layer1.0.conv1": "none", "layer3.0.conv1": "identity"}
+    with pytest.raises(ValueError, match=r"'layer3.0.conv1' can't become"):
+        apply_architecture(model, Architecture("resnet20", {}, edges, "forbid"))
+    assert dict(model.named_modules()) == modules
+
+
+def one_module_as_two_edges(model: Any) -> None:
+    model.layer1[0].conv2 = model.layer1[0].conv1
+
+
+def one_block_in_two_places(model: Any) -> None:
+    model.layer2[2] = model.layer2[1]
+
+
+def an_edge_that_is_another_module_too(model: Any) -> None:
+    model.extra = nn.Sequential(model.layer1[0].conv1)
+
+
+def an_edge_declared_twice(model: Any) -> None:
+    specs = model.edge_specs()
+    model.edge_specs = lambda: (*specs, specs[0])
+
+
+def an_edge_within_an_edge(model: Any) -> None:
+    specs = model.edge_specs()
+    model.edge_specs = lambda: (*specs, replace(specs[0], name="layer1.0.conv1.conv"))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (one_module_as_two_edges, "edges 'layer1.0.conv1' and 'layer1.0.conv2' are one and the same Sequential"),
+        (one_block_in_two_places, "edges 'layer2.1.conv1' and 'layer2.2.conv1' are one and the same Sequential"),
+        (
+            an_edge_that_is_another_module_too,
+            "edge 'layer1.0.conv1' and module 'extra.0' are one and the same Sequential",
+        ),
+        (an_edge_declared_twice, "edge 'layer1.0.conv1' is declared twice"),
+        (an_edge_within_an_edge, "edge 'layer1.0.conv1.conv' lies within edge 'layer1.0.conv1'"),
+    ],
+)
+def test_edges_that_cannot_change_alone_are_refused(change: Callable[[nn.Module], None], message: str):
+    change(model := small(layers=(1, 3)))
+    modules = dict(model.named_modules(remove_duplicate=False))
+    choices = Architecture("resnet20", {}, {spec.name: "original" for spec in model.edge_specs()})
+    for call in (Adaptation, lambda network: apply_architecture(network, choices)):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            call(model)
+        assert dict(model.named_modules(remove_duplicate=False)) == modules
+
+
+def test_edges_may_share_parameters():
+    model = small()
+    model.layer2[1].conv2.conv.weight = model.layer2[1].conv1.conv.weight
+    assert not Adaptation(model).fix().changed

@@ -1,6 +1,8 @@
 """Fixing and annealing: what is left computes what the mixed network did."""
 
 import copy
+import math
+import re
 
 import pytest
 import timm
@@ -124,3 +126,50 @@ def test_fixing_twice_is_an_error():
     adaptation.fix()
     with pytest.raises(ValueError, match="fixed before"):
         adaptation.fix()
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    ("sharing", "group", "edges"),
+    [
+        ("full", "layer1.0.conv2", "1 edge(s): 'layer1.0.conv2' (the"),
+        ("cell", "normal.conv2", "2 edge(s): 'layer1.0.conv2', 'layer2.1.conv2' (the"),
+    ],
+)
+def test_theta_that_is_not_finite_chooses_nothing(value, sharing, group, edges):
+    """It is refused with the edges' names before anything is changed, and an earlier theta makes all well again."""
+    adaptation = Adaptation(model := small(), sharing=sharing)
+    before, modules = copy.deepcopy(adaptation.state_dict()), dict(model.named_modules())
+    adaptation.theta[group].data[1] = value
+    broken = adaptation.state_dict()
+    said = re.escape(f"theta is not finite at {edges} first is [0.0, {value}, 1.0]); go back to a theta from before")
+    for call in (adaptation.fix, lambda: adaptation.fix("fold"), adaptation.derive, lambda: adaptation.anneal(0.5)):
+        with pytest.raises(ValueError, match=said):
+            call()
+        assert dict(model.named_modules()) == modules
+        assert adaptation.theta[group].tolist() == pytest.approx([0.0, value, 1.0], nan_ok=True)
+    adaptation.load_state_dict(before)
+    for state in (broken, {**before, "anneal_start": broken["theta"]}):
+        with pytest.raises(ValueError, match=r"is not finite at .*; load a state from before it was"):
+            adaptation.load_state_dict(state)
+    assert all(torch.equal(theta, before["theta"][name]) for name, theta in adaptation.theta.items())
+    assert not adaptation.fix().changed
+
+
+def test_a_step_on_a_broken_gradient_is_told_at_the_fix():
+    adaptation = Adaptation(model := small())
+    thetas = torch.optim.Adam(adaptation.theta_parameters(), 0.05)
+    with adaptation.architecture_pass():
+        (model(images()) * math.nan).sum().backward()
+    thetas.step()
+    with pytest.raises(ValueError, match=r"theta is not finite at 9 edge\(s\): 'layer1.0.conv1', .*, \.\.\. \("):
+        adaptation.fix()
+    assert sum(isinstance(module, MixedEdge) for module in model.modules()) == 9
+
+
+@pytest.mark.parametrize("fraction", [math.nan, -0.1, 1.1])
+def test_annealing_beyond_its_ends_is_an_error(fraction):
+    adaptation = Adaptation(small())
+    with pytest.raises(ValueError, match=re.escape(f"fraction={fraction!r} is not in 0..1")):
+        adaptation.anneal(fraction)
+    assert not adaptation.derive().changed

@@ -283,11 +283,10 @@ def test_errors_say_what_is_wrong() -> None:
         ((bank, labels, bank[0], labels[:3], EXP), r"query features have shape \(3,\)"),
         ((broken, labels, bank, labels, EXP), "2 of 5 bank features are not finite"),
         ((bank, labels, broken, labels, EXP), "2 of 5 query features are not finite"),
-        ((bank, labels, 1e30 * bank, labels, EXP), "5 of 5 query features are not finite"),
         ((bank, labels.float(), bank, labels, EXP), "bank labels are torch.float32; pass integers"),
         ((bank, labels, bank, labels > 2, EXP), r"query labels are torch\.bool; pass integers"),
     ]
     for arguments, message in cases:
         with pytest.raises(ValueError, match=message):
             evaluate_knn(*arguments)
-    assert len(cases) == 12
+    assert len(cases) == 11

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from processes_nt_xent import CASES, create_network, draw_images
+from processes_nt_xent import CASES, SIZES, create_network, draw_images, draw_projections
 
 from ssl_adapt import nt_xent
 
@@ -55,6 +55,23 @@ def test_several_processes_equal_one(found: dict[int, list[dict[str, Any]]], cou
 
 def largest(gradients: list[torch.Tensor]) -> float:
     return max(gradient.abs().max().item() for gradient in gradients)
+
+
+@pytest.mark.parametrize("count", CASES)
+@pytest.mark.parametrize("size", SIZES)
+def test_projections_of_any_size(found: dict[int, list[dict[str, Any]]], count: int, size: float) -> None:
+    """Those whose squares float32 does not hold, too: the loss is that of the same ones near 1, in float64."""
+    near_1 = [view.double().requires_grad_() for view in draw_projections(1.0)]
+    loss = nt_xent(*near_1, temperature=0.5)
+    gradients = torch.autograd.grad(loss, near_1)
+    processes = [process["sizes"][size] for process in found[count]]
+    assert len(processes) == count
+    mean = torch.stack([process["loss"] for process in processes]).double().mean()
+    torch.testing.assert_close(mean, loss.detach(), rtol=1e-6, atol=0)
+    for view, of_view in enumerate((size, 1 / size)):
+        gradient = torch.cat([process["gradients"][view] for process in processes]).double() / count
+        torch.testing.assert_close(of_view * gradient, gradients[view], rtol=1e-5, atol=1e-7)
+    assert largest(list(gradients)) > 1e-2
 
 
 def test_one_pair_in_all_processes_is_refused(found: dict[int, list[dict[str, Any]]]) -> None:

@@ -1,6 +1,6 @@
 """Adaptation: turns a plain network into an adapted one while its weights train."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import (
     Architecture,
-    check_edge_names,
+    check_own_modules,
     chosen_module,
     edge_specs,
     model_args,
@@ -19,18 +19,25 @@ from ssl_adapt.adaptation.architecture import (
 )
 from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange, last_norm_name
 from ssl_adapt.adaptation.reachability import OnDead, check_dead_nodes
+from ssl_adapt.adaptation.sharing import Sharing, check_cells_agree, check_choices, group_name
 from ssl_adapt.adaptation.statistics import statistics_at_rest
 
-Sharing = Literal["full", "cell"]
 NoneRule = Literal["literal", "threshold"]
 Scale = Literal["one", "fold"]
 
+UNDO = (
+    "go back to a theta from before (load_state_dict), lower its learning rate, and leave out steps whose loss or "
+    "gradient is not finite"
+)
 START = (0.0, 0.0, 1.0)  # theta (none, identity, same) at which the mixed network is the plain one to the bit
 
 
 @dataclass(frozen=True)
 class EdgeState:
-    """What an edge's theta says: for tables and logs. While annealing it is the theta that annealing began with."""
+    """What an edge's theta says: for tables and logs. While annealing it is the theta that annealing began with.
+
+    Where theta is not finite, the choice means nothing; `Adaptation.derive` and `fix` refuse it.
+    """
 
     spec: EdgeSpec
     theta: tuple[float, float, float]
@@ -58,8 +65,9 @@ class Adaptation:
 
     Raises:
         ValueError: if the network declares no edges, or is mixed or adapted already, or its cells differ and so
-            can't share theta, or an argument is none of the words above, or `choices` names an edge that is not
-            there, or a candidate that it has not, or edges share theta.
+            can't share theta, or an edge's module has another name too, or an argument is none of the words above,
+            or `choices` names an edge that is not there, or a candidate that it has not, or edges share theta. The
+            network then stays as it was.
 
     Source: the paper, section "Methodology"; "threshold", "project" and `none_start` are ours.
     """
@@ -92,12 +100,13 @@ class Adaptation:
         self.on_dead = on_dead
         self._given = choices
         if choices is not None:
-            _check_choices(choices, self.edges, sharing, shape_change)
+            check_choices(choices, self.edges, sharing, shape_change)
         if Architecture.of(model).changed:
             raise ValueError("this network was adapted before; start from a plain one")
+        check_own_modules(model, self.edges)
         self._group_of = {spec.name: group_name(spec, sharing, shape_change) for spec in self.edges}
         if sharing == "cell":
-            _check_cells_agree(self.edges, self._group_of, model_name(model))
+            check_cells_agree(self.edges, self._group_of, model_name(model))
         device = next(model.parameters()).device
         starts = {self._group_of[s.name]: (0.0, none_start, 1.0) if s.kind == "none" else START for s in self.edges}
         self.theta: dict[str, nn.Parameter] = {
@@ -147,7 +156,12 @@ class Adaptation:
         ]
 
     def derive(self) -> Architecture:
-        """The architecture that theta means now; the network stays mixed."""
+        """The architecture that theta means now; the network stays mixed.
+
+        Raises:
+            ValueError: if theta is not finite anywhere: no candidate is the largest then.
+        """
+        self._check_finite(self.theta, UNDO)
         states = self.states()
         edges = {state.spec.name: state.choice for state in states}
         projects = self.shape_change == "project" and any(
@@ -159,8 +173,14 @@ class Adaptation:
         """Move theta to `fraction` (0..1) of the way from where the first call found it to its one-hot choice.
 
         At 1 the mixed network computes what the fixed one will, so that `fix` changes nothing.
+
+        Raises:
+            ValueError: if `fraction` is outside 0..1, or theta is not finite at the first call; it stays as it was.
         """
+        if not 0 <= fraction <= 1:
+            raise ValueError(f"fraction={fraction!r} is not in 0..1, the share of the way to the one-hot choice")
         if self._anneal_start is None:
+            self._check_finite(self.theta, UNDO)
             self._anneal_start = {group: theta.detach().clone() for group, theta in self.theta.items()}
         specs = {self._group_of[spec.name]: spec for spec in self.edges}  # one of each group speaks for all
         with torch.no_grad():
@@ -177,8 +197,8 @@ class Adaptation:
                 their end have nowhere to put it and are kept with scale one.
 
         Raises:
-            ValueError: if `scale` is another word, the network was fixed before, or there are dead nodes and
-                `on_dead` is "error"; the network then stays mixed.
+            ValueError: if `scale` is another word, the network was fixed before, theta is not finite, or there are
+                dead nodes and `on_dead` is "error"; the network then stays mixed.
         """
         if scale not in get_args(Scale):
             raise ValueError(f"scale={scale!r} is not one of {', '.join(get_args(Scale))}")
@@ -204,16 +224,27 @@ class Adaptation:
         """Restore what `state_dict` gave.
 
         Raises:
-            ValueError: if it comes from a network with other edges.
+            ValueError: if it comes from a network with other edges, or is not finite; theta then stays as it was.
         """
         if set(state["theta"]) != set(self.theta):
             raise ValueError("this theta belongs to a network with other edges, or to another sharing")
+        start = state["anneal_start"]
+        for theta in (state["theta"], start or {}):
+            self._check_finite(theta, "load a state from before it was")
         with torch.no_grad():
             for group, value in state["theta"].items():
                 self.theta[group].copy_(value)
-        start = state["anneal_start"]
         device = self.theta_parameters()[0].device
         self._anneal_start = start and {group: value.to(device) for group, value in start.items()}
+
+    def _check_finite(self, theta: Mapping[str, Tensor], remedy: str) -> None:
+        """Refuse theta, by group, that is NaN or infinite anywhere, naming the edges."""
+        broken = {group: values.tolist() for group, values in theta.items() if not values.isfinite().all()}
+        edges = [spec.name for spec in self.edges if self._group_of[spec.name] in broken]
+        if edges:
+            named = ", ".join(f"'{name}'" for name in edges[:4]) + (", ..." if len(edges) > 4 else "")
+            values = broken[self._group_of[edges[0]]]
+            raise ValueError(f"theta is not finite at {len(edges)} edge(s): {named} (the first is {values}); {remedy}")
 
     def _mix(self, spec: EdgeSpec) -> MixedEdge:
         operation = self.model.get_submodule(spec.name)
@@ -244,43 +275,6 @@ class Adaptation:
 def one_hot(choice: Choice) -> tuple[float, float, float]:
     """Theta at which a mixed edge computes its candidate `choice` alone."""
     return (float(choice == "none"), float(choice == "identity"), float(choice == "original"))
-
-
-def group_name(spec: EdgeSpec, sharing: Sharing, shape_change: ShapeChange) -> str:
-    """The name of the group of edges with which an edge shares theta."""
-    if sharing == "full":
-        return spec.name
-    lacks_identity = not spec.allows("identity", shape_change)  # other candidates, so another theta
-    return f"{spec.cell_type}.{spec.place}" + (".changing" if lacks_identity else "")
-
-
-def _check_cells_agree(specs: Sequence[EdgeSpec], group_of: Mapping[str, str], model: str) -> None:
-    """Refuse to share theta between edges that have other operations.
-
-    Source: the paper, section "Experiments", which runs ProxylessNAS without Cell, as its cells differ.
-    """
-    first: dict[str, EdgeSpec] = {}
-    for spec in specs:
-        other = first.setdefault(group_of[spec.name], spec)
-        if spec.operation != other.operation or spec.kind != other.kind:
-            raise ValueError(
-                f"sharing='cell' needs cells that are alike, and those of {model} differ: '{other.name}' is "
-                f"{other.operation} and '{spec.name}' is {spec.operation}; use sharing='full'"
-            )
-
-
-def _check_choices(
-    choices: Mapping[str, Choice], specs: Sequence[EdgeSpec], sharing: Sharing, shape_change: ShapeChange
-) -> None:
-    if sharing != "full":
-        raise ValueError(
-            f"choices are those of single edges, and under sharing={sharing!r} edges share theirs: use 'full'"
-        )
-    by_name = {spec.name: spec for spec in specs}
-    check_edge_names(choices, by_name)
-    for name, choice in choices.items():
-        if choice not in CHOICES or not by_name[name].allows(choice, shape_change):
-            raise ValueError(f"{choice!r} is no candidate of edge {name!r}: {', '.join(by_name[name].candidates)}")
 
 
 def _fold(operation: nn.Module, scale: Tensor) -> None:

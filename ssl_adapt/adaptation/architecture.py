@@ -2,7 +2,7 @@
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -152,17 +152,49 @@ def apply_architecture(model: nn.Module, architecture: Architecture) -> None:
     """Turn a plain network into the adapted one, in place: unchosen operations are removed.
 
     Raises:
-        ValueError: if the edges are not those of the network, a choice is impossible there, or the network is
-            mixed or adapted already.
+        ValueError: if the edges are not those of the network, a choice is impossible there, the network is mixed or
+            adapted already, or an edge's module has another name too; the network then stays as it was.
     """
     specs = edge_specs(model)
+    check_own_modules(model, specs)
     if Architecture.of(model).changed:
         raise ValueError("this network was adapted before; apply the architecture to a plain one")
     check_edge_names(architecture.edges, (spec.name for spec in specs), complete=True)
-    for spec in specs:
-        choice = architecture.edges[spec.name]
-        original = model.get_submodule(spec.name)
-        replace_module(model, spec.name, chosen_module(spec, original, choice, architecture.shape_change))
+    chosen = {
+        spec.name: chosen_module(
+            spec, model.get_submodule(spec.name), architecture.edges[spec.name], architecture.shape_change
+        )
+        for spec in specs
+    }
+    for name, module in chosen.items():
+        replace_module(model, name, module)
+
+
+def check_own_modules(model: nn.Module, specs: Sequence[EdgeSpec]) -> None:
+    """Refuse edges that can't change alone: one module under two names, an edge twice, or an edge within an edge.
+
+    Modules may still share parameters.
+
+    Raises:
+        ValueError: with the two names.
+    """
+    edges = [spec.name for spec in specs]
+    names_of: dict[nn.Module, list[str]] = {}
+    for name, module in model.named_modules(remove_duplicate=False):
+        names_of.setdefault(module, []).append(name)
+    for index, edge in enumerate(edges):
+        if edge in edges[:index]:
+            raise ValueError(f"edge '{edge}' is declared twice; declare it once")
+        outer = next((other for other in edges if edge.startswith(f"{other}.")), None)
+        if outer is not None:
+            raise ValueError(f"edge '{edge}' lies within edge '{outer}', which takes its place; declare one of them")
+        other = next((name for name in names_of[model.get_submodule(edge)] if name != edge), None)
+        if other is not None:
+            what = f"edges '{edge}' and '{other}' are" if other in edges else f"edge '{edge}' and module '{other}' are"
+            raise ValueError(
+                f"{what} one and the same {type(model.get_submodule(edge)).__name__}, so that neither can change "
+                "alone; put a copy (copy.deepcopy) under one of the names, or remove that name"
+            )
 
 
 def check_edge_names(names: Iterable[str], known: Iterable[str], *, complete: bool = False) -> None:

@@ -1,8 +1,9 @@
 """Two numbers that tell whether features have collapsed; neither needs labels."""
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from ssl_adapt.unit_rows import unit_rows
 
 
 def feature_std(features: Tensor) -> float:
@@ -15,7 +16,7 @@ def feature_std(features: Tensor) -> float:
 
     Source: SimSiam (Chen & He 2021), section 4.1.
     """
-    return F.normalize(_checked(features), dim=1).std(dim=0, correction=0).mean().item()
+    return unit_rows(_checked(features)).std(dim=0, correction=0).mean().item()
 
 
 def rank_me(features: Tensor) -> float:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple, get_args
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_adapt.evaluation.search import (
@@ -18,6 +17,7 @@ from ssl_adapt.evaluation.search import (
     measure_recall,
 )
 from ssl_adapt.processes import gather_objects, gather_rows
+from ssl_adapt.unit_rows import unit_rows
 
 Layer = Literal["backbone", "projection"]
 Weighting = Literal["exp", "majority"]
@@ -135,7 +135,8 @@ def evaluate_knn(
     has cosine 0 with all.
 
     Args:
-        bank: (N, D) floating-point features on any device; normalised to unit length in here, in float32.
+        bank: (N, D) floating-point features on any device and of any finite size; normalised to unit length in here.
+            Their cosines are float32.
         bank_labels: (N,) integer labels.
         queries: (M, D) features.
         query_labels: (M,) integer labels.
@@ -161,7 +162,9 @@ def evaluate_knn(
         raise ValueError(f"probes is {probes} and the bank is sharded; pass probes=None: shards are searched exactly")
     if probes is not None and probes < 1:
         raise ValueError(f"probes is {probes}; pass at least 1 list to search, or None for the exact search")
-    bank, queries = (features.detach().to("cpu", torch.float32) for features in (bank, queries))
+    bank, queries = (
+        features.detach().to("cpu", torch.promote_types(features.dtype, torch.float32)) for features in (bank, queries)
+    )
     share = _Share(
         tuple(bank.shape),
         tuple(queries.shape),
@@ -170,7 +173,7 @@ def evaluate_knn(
     )
     shares = gather_objects(share) if sharded else [share]
     _check_shares(shares, protocol.k)
-    bank, queries = (F.normalize(features, dim=1).contiguous() for features in (bank, queries))
+    bank, queries = (unit_rows(features).float().contiguous() for features in (bank, queries))
     bank_labels, query_labels = (labels.detach().to("cpu", torch.int64) for labels in (bank_labels, query_labels))
 
     gather, iterate = (gather_rows, iterate_over_shards) if sharded else (_only_own, iterate_neighbours)
@@ -257,7 +260,7 @@ def _check_shares(shares: Sequence[_Share], k: int) -> None:
 
 
 def _find_problem(what: str, features: Tensor, labels: Tensor, class_count: int | None) -> str | None:
-    """Why features, float32 on the CPU, and labels of one process can't be evaluated; there may be none of them."""
+    """Why features, floats on the CPU, and labels of one process can't be evaluated; there may be none of them."""
     if features.ndim != 2 or features.shape[1] == 0:
         return f"{what} features have shape {tuple(features.shape)}; pass (N, D) with N and D at least 1"
     if labels.shape != features.shape[:1]:
@@ -272,10 +275,10 @@ def _find_problem(what: str, features: Tensor, labels: Tensor, class_count: int 
             f"{what} labels run from {int(labels.min())} to {int(labels.max())} and class_count is "
             f"{class_count}; pass labels in 0..class_count - 1 or leave class_count out"
         )
-    bad = int((~torch.linalg.vector_norm(features, dim=1).isfinite()).sum())
+    bad = int((~torch.linalg.vector_norm(features, torch.inf, dim=1).isfinite()).sum())
     if bad:
         return (
-            f"{bad} of {len(features)} {what} features are not finite (or overflow float32 when squared); "
-            "look for a diverged loss or a wrong normalisation of the images"
+            f"{bad} of {len(features)} {what} features are not finite; look for a diverged loss or a wrong "
+            "normalisation of the images"
         )
     return None

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_adapt.processes import gather_rows, process_count, process_index, row_counts
+from ssl_adapt.unit_rows import unit_rows
 
 BLOCK_ROWS = 512  # the fastest of 128 to 2048 on one core, within noise, from 512 images up
 
@@ -25,7 +26,8 @@ def nt_xent(proj_a: Tensor, proj_b: Tensor, *, temperature: float) -> Tensor:
     to 256 images in one process; elsewhere asking for it is an error.
 
     Args:
-        proj_a: (B, D) projections of the first views, any scale (normalised to unit length in here).
+        proj_a: (B, D) projections of the first views, of any finite size (normalised to unit length in here). One of
+            zeros has cosine 0 with all, and gets no gradient.
         proj_b: (B, D) projections of the second views; row i belongs to row i of ``proj_a``.
         temperature: positive divisor of the cosine similarities; 0.5 in SimCLR on CIFAR-10.
 
@@ -62,9 +64,7 @@ def nt_xent_by_blocks(proj_a: Tensor, proj_b: Tensor, temperature: float, block_
         raise ValueError(f"NT-Xent got {everyone} pair(s) and so no negatives; pass a batch of at least 2 images")
 
     with torch.autocast(proj_a.device.type, enabled=False):
-        projections = torch.cat([proj_a, proj_b])
-        projections = projections.to(torch.promote_types(projections.dtype, torch.float32))
-        rows = F.normalize(projections, dim=1) * temperature**-0.5
+        rows = unit_rows(torch.cat([proj_a, proj_b])) * temperature**-0.5
         view_a, view_b = rows.chunk(2)
         positives = (view_a * view_b).sum(dim=1)
         if process_count() == 1 and len(rows) <= block_rows:

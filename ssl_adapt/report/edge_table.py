@@ -12,10 +12,10 @@ from rich.table import Table
 from rich.text import Text
 from torch import Tensor, nn
 
-from ssl_adapt.adaptation.adaptation import group_name
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, model_name, replace_module
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec, Zero
+from ssl_adapt.adaptation.sharing import group_name
 
 
 @dataclass(frozen=True)
