@@ -3,7 +3,6 @@
 import sys
 
 from ssl_adapt.bench.options import HELP, parse_options
-from ssl_adapt.bench.suite import run_suite
 from ssl_adapt.command import run_command
 
 
@@ -11,7 +10,10 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP, end="")
         return
-    run_suite(parse_options(sys.argv[1:]))
+    options = parse_options(sys.argv[1:])
+    from ssl_adapt.bench.suite import run_suite  # here: a typo is answered before torch is imported
+
+    run_suite(options)
 
 
 if __name__ == "__main__":

@@ -2,17 +2,20 @@
 
 import sys
 
-from rich.console import Console
-
 from ssl_adapt.command import run_command
-from ssl_adapt.training.grid import HELP, plan_grid, run_grid
+from ssl_adapt.training.grid_plan import HELP, plan_grid
 
 
 def main() -> None:
     if not sys.argv[1:] or {"-h", "--help"} & set(sys.argv[1:]):
         print(HELP)
         return
-    run_grid(plan_grid(sys.argv[1:]), Console(width=None if sys.stdout.isatty() else 150, highlight=False))
+    grid = plan_grid(sys.argv[1:])
+    from rich.console import Console  # here: a typo is answered before torch is imported
+
+    from ssl_adapt.training.grid import run_grid
+
+    run_grid(grid, Console(width=None if sys.stdout.isatty() else 150, highlight=False))
 
 
 if __name__ == "__main__":

@@ -5,12 +5,9 @@ The script is not called inspect.py, as that would hide Python's own module `ins
 
 import sys
 
-from rich.console import Console
-
 from ssl_adapt.arguments import describe_keys, read_arguments
 from ssl_adapt.command import run_command
-from ssl_adapt.report.edge_table import describe_network, print_network
-from ssl_adapt.report.inspection import INSPECT_KEYS, INSPECT_USAGE, draw_network, load_for_inspection
+from ssl_adapt.report.options import INSPECT_KEYS, INSPECT_USAGE
 
 
 def main() -> None:
@@ -18,6 +15,11 @@ def main() -> None:
         print(describe_keys(INSPECT_USAGE, INSPECT_KEYS))
         return
     given = read_arguments(sys.argv[1:], INSPECT_KEYS)
+    from rich.console import Console  # here: a typo is answered before torch is imported
+
+    from ssl_adapt.report.edge_table import describe_network, print_network
+    from ssl_adapt.report.inspection import draw_network, load_for_inspection
+
     network = describe_network(*load_for_inspection(given))
     if "drawing" in given:
         draw_network(network, given["drawing"])

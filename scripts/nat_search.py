@@ -2,13 +2,9 @@
 
 import sys
 
-import torch
-
 from ssl_adapt.arguments import describe_keys
 from ssl_adapt.command import run_command
 from ssl_adapt.nat.options import NAT_KEYS, NAT_USAGE, create_settings, read_search_arguments
-from ssl_adapt.nat.search import search
-from ssl_adapt.training.setting import load_splits
 
 
 def main() -> None:
@@ -16,6 +12,11 @@ def main() -> None:
         print(describe_keys(NAT_USAGE, NAT_KEYS))
         return
     recipe, given = read_search_arguments(sys.argv[1:])
+    import torch  # here: a typo is answered before torch is imported
+
+    from ssl_adapt.nat.search import search
+    from ssl_adapt.training.setting import load_splits
+
     device = "cuda" if torch.cuda.is_available() else "cpu"
     result = search(recipe, load_splits(recipe).train, create_settings(given), device=device)
     given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")

@@ -1,21 +1,27 @@
 """Training, self-supervised or supervised, in which the network adapts its own architecture.
 
-Importing this package registers its backbones with timm.
+Where this package and timm have been imported, in whichever order, its networks are registered with timm: at once if
+timm is there already, else when timm comes. So timm, and torch with it, is imported only by who uses it, and a command
+answers --help or a mistyped key before that; yet whoever can call `timm.create_model` finds the networks there.
+
+For the same reason each of the names below is imported when it is first asked for.
 """
 
-# Importing a module of backbones registers them with timm.
-import ssl_adapt.backbones.darts
-import ssl_adapt.backbones.mobilenet
-import ssl_adapt.backbones.proxyless
-import ssl_adapt.backbones.resnet  # noqa: F401
-from ssl_adapt.adaptation.adaptation import Adaptation
-from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
-from ssl_adapt.backbones.adaptable import adaptable
-from ssl_adapt.evaluation.knn import KnnProtocol, evaluate_knn
-from ssl_adapt.export import export_timm
-from ssl_adapt.objectives.nt_xent import nt_xent
-from ssl_adapt.recipe import load_recipe
-from ssl_adapt.training.pretrain import pretrain
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from ssl_adapt.import_hook import after_import
+
+if TYPE_CHECKING:
+    from ssl_adapt.adaptation.adaptation import Adaptation
+    from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
+    from ssl_adapt.backbones.adaptable import adaptable
+    from ssl_adapt.evaluation.knn import evaluate_knn
+    from ssl_adapt.evaluation.protocol import KnnProtocol
+    from ssl_adapt.export import export_timm
+    from ssl_adapt.objectives.nt_xent import nt_xent
+    from ssl_adapt.recipe import load_recipe
+    from ssl_adapt.training.pretrain import pretrain
 
 __all__ = [
     "Adaptation",
@@ -29,3 +35,30 @@ __all__ = [
     "nt_xent",
     "pretrain",
 ]
+
+_MODULES = {
+    "Adaptation": "ssl_adapt.adaptation.adaptation",
+    "Architecture": "ssl_adapt.adaptation.architecture",
+    "KnnProtocol": "ssl_adapt.evaluation.protocol",
+    "adaptable": "ssl_adapt.backbones.adaptable",
+    "apply_architecture": "ssl_adapt.adaptation.architecture",
+    "evaluate_knn": "ssl_adapt.evaluation.knn",
+    "export_timm": "ssl_adapt.export",
+    "load_recipe": "ssl_adapt.recipe",
+    "nt_xent": "ssl_adapt.objectives.nt_xent",
+    "pretrain": "ssl_adapt.training.pretrain",
+}
+
+after_import("timm", lambda: import_module("ssl_adapt.backbones"))
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, imported now (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(_MODULES[name]), name)
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

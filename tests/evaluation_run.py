@@ -18,8 +18,9 @@ from torch import Tensor, nn
 from torch.multiprocessing.spawn import start_processes
 
 from ssl_adapt.data import ImageSet, load_image_splits
-from ssl_adapt.evaluation.knn import KnnProtocol, KnnResult, evaluate_knn
+from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
 from ssl_adapt.evaluation.monitor import AccuracyMonitor, FeatureMonitor, Monitor
+from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import process_count, process_index
 
 EXP = KnnProtocol(layer="backbone", k=50, temperature=0.1, weighting="exp")

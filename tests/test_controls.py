@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import json
 import time
 from types import SimpleNamespace
 
@@ -9,7 +10,7 @@ import pytest
 import timm
 import torch
 from accelerate import Accelerator
-from short_runs import SUPERVISED, events, run
+from short_runs import SUPERVISED, TINY, events, run
 from small_networks import small
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -114,6 +115,29 @@ def test_a_run_records_what_recalibration_gives_and_trains_on_as_without(tmp_pat
     assert after["accuracy_top1"] != recalibrated["accuracy_top1"]
     assert "evaluation" not in names
     assert all(event["seconds"] > 0 for event in events(tmp_path / "a", "epoch"))
+
+
+SAMPLE = ": a sample, as the run is a trial, shorter than a tenth of an epoch"
+
+
+@pytest.mark.parametrize(
+    ("base", "of_trial", "of_run"),
+    [
+        (TINY, f"bank 400 of 1,297, queries 400 of 500{SAMPLE}", "bank 1,297, queries 500"),
+        (SUPERVISED, f"on 128 of 500 test images, not augmented{SAMPLE}", "on 500 test images, not augmented"),
+    ],
+)
+def test_a_trial_says_that_it_measures_on_a_sample(tmp_path, capsys, base, of_trial, of_run):
+    name = "kNN" if base is TINY else "accuracy"
+    for steps, described in ((8, of_trial), (9, of_run)):  # of 81 in an epoch
+        folder = tmp_path / str(steps)
+        run(folder, "data.batch_size=16", f"train.max_steps={steps}", base=base)
+        said = " ".join(capsys.readouterr().out.split())
+        assert said.count(described) == 2, "before the first step, and above the result"
+        assert said.count("sample") == 2 * (described == of_trial)
+        assert json.loads((folder / "result.json").read_text())["protocol"].endswith(described)
+        assert f"BatchNorm recalibrated: the fixed network's {name} top-1 with BatchNorm's running means and" in said
+        assert "the same, BatchNorm's statistics measured anew" in said
 
 
 @pytest.mark.parametrize("module", [Pad(4, 8, 2), Pad(8, 4, 2), create_factorized_reduce(8, 4)])

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from lightly.utils.benchmarking import knn_predict
 from torch import Tensor
 
-from ssl_adapt.evaluation.knn import PRESETS, KnnProtocol, KnnResult, evaluate_knn
+from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
+from ssl_adapt.evaluation.protocol import PRESETS, KnnProtocol
 from ssl_adapt.evaluation.search import QUERIES_PER_SEARCH
 
 EXP = KnnProtocol(layer="backbone", k=1, temperature=0.5, weighting="exp")

@@ -19,9 +19,12 @@ from torch import Tensor, nn
 
 from ssl_adapt.arguments import read_arguments
 from ssl_adapt.data import load_image_splits
-from ssl_adapt.evaluation.knn import KnnProtocol, KnnResult, evaluate_knn
+from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
 from ssl_adapt.evaluation.network import load_network
-from ssl_adapt.evaluation.score import SCORE_KEYS, RunDefaults, Score, Scores, create_settings
+from ssl_adapt.evaluation.options import SCORE_KEYS
+from ssl_adapt.evaluation.progress import show_progress
+from ssl_adapt.evaluation.protocol import KnnProtocol
+from ssl_adapt.evaluation.score import RunDefaults, Score, Scores, create_settings, score_model
 from ssl_adapt.evaluation.score_report import print_scores, scores_to_json
 from ssl_adapt.recipe import load_recipe, save_recipe
 
@@ -239,3 +242,39 @@ def test_of_many_classes_the_best_and_the_worst_are_shown() -> None:
     assert "raw pixels: not scored" in output.getvalue()
     shown = json.loads(scores_to_json(scores))["scores"]["model"]["per_class"]
     assert (len(shown), shown["class 03"], shown["class 24"]) == (25, None, 24 / 25)
+
+
+def test_each_stage_is_told_to_its_end(export: Path) -> None:
+    stages: dict[str, list[int | None]] = {}
+
+    def begin(stage: str, total: int | None) -> Callable[[int], None]:
+        stages[stage] = [total, 0]
+
+        def advance(count: int) -> None:
+            stages[stage][1] += count
+
+        return advance
+
+    settings = create_settings({"model": str(export), "data": "digits", "search": "ivf", "probes": 9}, None)
+    score_model(settings, begin)
+    told = [
+        (f"{what}: {part}", [count, count])
+        for what in ("network", "random weights", "raw pixels")
+        for part, count in (("features of the bank", 1297), ("features of the queries", 500), ("search", 500))
+        if what != "raw pixels" or part == "search"
+    ]
+    assert list(stages.items()) == [("reading the images", [None, 0]), *told]
+
+
+def test_progress_is_for_terminals(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr("sys.stderr", terminal := io.StringIO())
+    for is_terminal in (False, True):
+        monkeypatch.setattr(terminal, "isatty", lambda is_terminal=is_terminal: is_terminal)
+        with show_progress() as begin:
+            begin("reading", None)
+            begin("search [all]", 4)(1)
+        assert ("search [all]" in terminal.getvalue()) == ("25%" in terminal.getvalue()) == is_terminal
+        assert bool(terminal.getvalue()) == is_terminal

@@ -11,7 +11,8 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_adapt.evaluation.knn import KnnProtocol, evaluate_knn
+from ssl_adapt.evaluation.knn import evaluate_knn
+from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.evaluation.search import (
     MISSING,
     QUERIES_PER_SEARCH,

@@ -22,7 +22,8 @@ from ssl_adapt.reproduce import paper, work
 from ssl_adapt.reproduce.dry_run import dry_run
 from ssl_adapt.reproduce.options import Request, read_request
 from ssl_adapt.reproduce.records import Record, read_record
-from ssl_adapt.reproduce.runs import TableRun, plain_network, plan_runs, random_changes
+from ssl_adapt.reproduce.runs import TableRun, plan_runs
+from ssl_adapt.reproduce.starts import plain_network, random_changes
 from ssl_adapt.reproduce.summary import jaccard, paired_p_value, summarise
 from ssl_adapt.reproduce.systems import METHODS, NETWORKS, Network
 from ssl_adapt.reproduce.work import reproduce

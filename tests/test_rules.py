@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from ssl_adapt.data import DATA_NAMES
+from ssl_adapt.data.sources import _TORCHVISION
 from ssl_adapt.recipe import available_recipes
 from ssl_adapt.recipe.keys import schema_keys
 
@@ -83,4 +84,4 @@ def test_documents_name_what_exists(document):
 
 
 def test_data_names_of_schema_and_loader_agree():
-    assert schema_keys()["data.name"].choices == DATA_NAMES
+    assert schema_keys()["data.name"].choices == DATA_NAMES == ("digits", *_TORCHVISION, "tiny_imagenet", "folder")

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ssl_adapt.bench.timing import Comparison, DisagreementError
-from ssl_adapt.evaluation.knn import KnnProtocol, evaluate_knn
+from ssl_adapt.evaluation.knn import evaluate_knn
+from ssl_adapt.evaluation.protocol import KnnProtocol
 
 CLASSES = 10
 WRONG_LABELS = 0.2  # so that the right score is not simply 1

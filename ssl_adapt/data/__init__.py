@@ -2,7 +2,8 @@
 
 from ssl_adapt.data.batches import Batch, epoch_order, iterate_batches
 from ssl_adapt.data.image_set import ImageSet, ImageSplits
-from ssl_adapt.data.sources import DATA_NAMES, load_image_splits
+from ssl_adapt.data.sources import load_image_splits
+from ssl_adapt.data_names import DATA_NAMES
 
 __all__ = [
     "DATA_NAMES",

@@ -19,6 +19,7 @@ from ssl_adapt.data.file_images import FileImages, OnBadImage, bad_image_sentenc
 from ssl_adapt.data.image_files import ImageFiles, open_image_files
 from ssl_adapt.data.image_set import ArrayImages, ImageDataset, ImageSet, ImageSplits, create_image_set
 from ssl_adapt.data.layout import Classes, find_layout
+from ssl_adapt.data_names import DATA_NAMES
 
 # name: torchvision's dataset, and the folder below its root where it looks for its files
 _TORCHVISION: dict[str, tuple[Any, str]] = {
@@ -26,7 +27,6 @@ _TORCHVISION: dict[str, tuple[Any, str]] = {
     "cifar10": (CIFAR10, CIFAR10.base_folder),
     "cifar100": (CIFAR100, CIFAR100.base_folder),
 }
-DATA_NAMES = ("digits", *_TORCHVISION, "tiny_imagenet", "folder")
 
 _DOWNLOAD_ROOT = Path("data")
 _DOWNLOAD_TIMEOUT_SEC = 10.0

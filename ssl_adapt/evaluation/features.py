@@ -45,6 +45,7 @@ def extract_features(
     device: torch.device | str,
     workers: int,
     indices: Tensor | None = None,
+    advance: Callable[[int], object] | None = None,
 ) -> Tensor:
     """Features (N, D) of all images in the set's order, or of those at the indices, float32 on the CPU.
 
@@ -62,6 +63,7 @@ def extract_features(
         device: where the network is.
         workers: processes that decode, where the set is not in memory.
         indices: (N,) int64: only these images, in this order; N may be 0, and the features are (0, D) then.
+        advance: is told after each batch how many images it had.
 
     Raises:
         ValueError: If the set is empty or the network returns anything but (B, D).
@@ -85,6 +87,8 @@ def extract_features(
                     "not to (B, D); pass one that pools, such as timm.create_model(..., num_classes=0)"
                 )
             features.append(output.float().cpu())
+            if advance is not None:
+                advance(len(output))
     return torch.cat(features)[:count]
 
 

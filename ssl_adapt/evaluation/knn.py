@@ -1,13 +1,13 @@
 """k-nearest-neighbour evaluation of frozen features, with faiss, under a protocol that is always printed."""
 
-import difflib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple, get_args
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.evaluation.search import (
     MISSING,
     Neighbours,
@@ -18,72 +18,6 @@ from ssl_adapt.evaluation.search import (
 )
 from ssl_adapt.processes import gather_objects, gather_rows
 from ssl_adapt.unit_rows import unit_rows
-
-Layer = Literal["backbone", "projection"]
-Weighting = Literal["exp", "majority"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class KnnProtocol:
-    """Everything that a kNN score depends on beside the features and the labels.
-
-    Attributes:
-        layer: which features are compared: those of the backbone, or those after the projector.
-        k: number of neighbours, at least 1.
-        temperature: a neighbour votes with exp(cosine / temperature); None for a majority vote.
-        weighting: "exp", or "majority": one neighbour, one vote; the summed cosine breaks ties.
-
-    Raises:
-        ValueError: If a value is not one of these.
-    """
-
-    layer: Layer
-    k: int
-    temperature: float | None
-    weighting: Weighting
-
-    def __post_init__(self) -> None:
-        if self.layer not in get_args(Layer):
-            raise ValueError(f"unknown kNN layer {self.layer!r}; choose one of: {', '.join(get_args(Layer))}")
-        if self.weighting not in get_args(Weighting):
-            choices = ", ".join(get_args(Weighting))
-            raise ValueError(f"unknown kNN weighting {self.weighting!r}; choose one of: {choices}")
-        if self.k < 1:
-            raise ValueError(f"kNN needs k >= 1, got {self.k}; the SimCLR protocol uses 200")
-        if self.weighting == "exp" and not (self.temperature is not None and self.temperature > 0):
-            raise ValueError(f"weighting 'exp' needs a temperature > 0, got {self.temperature}; SimCLR uses 0.5")
-        if self.weighting == "majority" and self.temperature is not None:
-            raise ValueError(f"a majority vote has no temperature, got {self.temperature}; set it to None (null)")
-
-    @classmethod
-    def preset(cls, name: str) -> "KnnProtocol":
-        """A protocol in use, by name: simclr_cifar, instdisc, dino or plain; all on backbone features.
-
-        Raises:
-            ValueError: If there is no preset of that name; the message holds the nearest one.
-
-        Source: simclr_cifar: leftthomas/SimCLR and the paper's k. instdisc: Wu et al. 2018, section 3.4,
-        whose features are the 128-d embedding; here on the backbone, as lightly's benchmarks do. dino:
-        Caron et al. 2021, appendix on k-NN. plain: a majority vote with DINO's k, as 200 neighbours are more
-        than many sets have images of a class.
-        """
-        if name not in PRESETS:
-            close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
-            hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"unknown kNN protocol {name!r}; {hint}available: {', '.join(PRESETS)}")
-        return PRESETS[name]
-
-    def __str__(self) -> str:
-        vote = "majority vote" if self.weighting == "majority" else f"weights exp(cos/{self.temperature:g})"
-        return f"kNN on {self.layer} features, k {self.k}, {vote}"
-
-
-PRESETS = {
-    "simclr_cifar": KnnProtocol(layer="backbone", k=200, temperature=0.5, weighting="exp"),
-    "instdisc": KnnProtocol(layer="backbone", k=200, temperature=0.1, weighting="exp"),
-    "dino": KnnProtocol(layer="backbone", k=20, temperature=0.07, weighting="exp"),
-    "plain": KnnProtocol(layer="backbone", k=20, temperature=None, weighting="majority"),
-}
 
 
 @dataclass(frozen=True)
@@ -126,6 +60,7 @@ def evaluate_knn(
     class_count: int | None = None,
     sharded: bool = False,
     probes: int | None = None,
+    advance: Callable[[int], object] | None = None,
 ) -> KnnResult:
     """The accuracy with which the bank's labels classify the queries, by exact cosine search unless `probes` is given.
 
@@ -146,6 +81,7 @@ def evaluate_knn(
         probes: search only that many of about 4 * sqrt(N) lists of similar features (IVF), and report the recall. A
             query whose lists hold fewer than k features has fewer votes. Making the lists costs as much as the exact
             search of 10,000 to 15,000 queries. Not for what is ``sharded``, which divides the exact search instead.
+        advance: is told again and again how many more of this process's queries are classified.
 
     Raises:
         ValueError: If shapes do not fit together, a set is empty, features are not finite, k exceeds the
@@ -180,7 +116,8 @@ def evaluate_knn(
     classes = gather(bank_labels.unique()).unique()
     index = create_index(bank, protocol.k, probes)
     neighbours = iterate(index, torch.searchsorted(classes, bank_labels), queries, protocol.k)
-    hits, labels = gather(_find_hits(neighbours, classes, query_labels, protocol)), gather(query_labels)
+    hits = gather(_find_hits(neighbours, classes, query_labels, protocol, advance))
+    labels = gather(query_labels)
     seen = torch.cat([classes, labels]).unique().tolist() if class_count is None else range(class_count)
     return KnnResult(
         top1=hits[:, 0].double().mean().item(),
@@ -198,7 +135,11 @@ def _only_own(rows: Tensor) -> Tensor:
 
 
 def _find_hits(
-    neighbours: Iterator[Neighbours], classes: Tensor, query_labels: Tensor, protocol: KnnProtocol
+    neighbours: Iterator[Neighbours],
+    classes: Tensor,
+    query_labels: Tensor,
+    protocol: KnnProtocol,
+    advance: Callable[[int], object] | None,
 ) -> Tensor:
     """Booleans (M, at most 5): whether the query's label is the one with the most, second most, ... votes."""
     hits = []
@@ -209,6 +150,8 @@ def _find_hits(
         labels = query_labels[done : done + len(votes), None]
         hits.append(((classes[ranking] == labels) & votes.isfinite())[:, :5])
         done += len(votes)
+        if advance is not None:
+            advance(len(votes))
     return torch.cat(hits)
 
 

@@ -15,7 +15,8 @@ from ssl_adapt.data import ImageSet, epoch_order, iterate_batches
 from ssl_adapt.evaluation.accuracy import Accuracy, evaluate_accuracy
 from ssl_adapt.evaluation.collapse import feature_std, rank_me
 from ssl_adapt.evaluation.features import extract_features, normalise, process_share, raw_pixels
-from ssl_adapt.evaluation.knn import KnnProtocol, KnnResult, evaluate_knn
+from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
+from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.evaluation.recalibration import recalibrated
 from ssl_adapt.processes import gather_rows
 
@@ -79,6 +80,7 @@ class AccuracyMonitor:
     batch_size: int
     device: torch.device
     workers: int
+    sampled_from: tuple[int, int] | None = None
 
     def evaluate(self, network: nn.Module) -> Evaluation:
         """The evaluation of a network that maps images to logits."""
@@ -108,7 +110,8 @@ class AccuracyMonitor:
         """What the accuracy is measured on."""
         if self.queries is None:
             return "none: there are no test images"
-        return f"on {len(self.queries):,} test images, not augmented"
+        [count], note = _describe_counts([self.queries], self.sampled_from and self.sampled_from[1:])
+        return f"on {count} test images, not augmented{note}"
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ class FeatureMonitor:
         batch_size: images at a time.
         device: where the network of this process is.
         workers: processes that decode, where a set is not in memory.
+        sampled_from: how many images there are, of which a trial takes the bank and the queries; None: it takes all.
     """
 
     name: ClassVar[str] = "kNN"
@@ -136,6 +140,7 @@ class FeatureMonitor:
     batch_size: int
     device: torch.device
     workers: int
+    sampled_from: tuple[int, int] | None = None
 
     def evaluate(self, network: nn.Module) -> Evaluation:
         """The evaluation of a network that maps images to features (B, D)."""
@@ -165,7 +170,8 @@ class FeatureMonitor:
         """The protocol, and how many images there are on either side."""
         if self.queries is None:
             return "none: the data has no labels, or no test images"
-        return f"{self.protocol}; bank {len(self.bank):,}, queries {len(self.queries):,}"
+        [bank, queries], note = _describe_counts([self.bank, self.queries], self.sampled_from)
+        return f"{self.protocol}; bank {bank}, queries {queries}{note}"
 
     def _extract(self, network: nn.Module, image_set: ImageSet) -> torch.Tensor:
         """The features of this process's share of the images."""
@@ -193,6 +199,18 @@ class FeatureMonitor:
             class_count=len(self.bank.classes),
             sharded=True,
         )
+
+
+def _describe_counts(sets: Sequence[ImageSet], sampled_from: Sequence[int] | None) -> tuple[list[str], str]:
+    """The number of images in each set, beside that of all where it has a sample, and what to say of samples."""
+    counts = [len(images) for images in sets]
+    wholes = sampled_from or counts
+    words = [
+        f"{count:,}" if count == whole else f"{count:,} of {whole:,}"
+        for count, whole in zip(counts, wholes, strict=True)
+    ]
+    is_sample = list(wholes) != counts
+    return words, ": a sample, as the run is a trial, shorter than a tenth of an epoch" if is_sample else ""
 
 
 def _evaluate_recalibrated(monitor: AccuracyMonitor | FeatureMonitor, network: nn.Module) -> Evaluation:

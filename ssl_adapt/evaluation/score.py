@@ -2,44 +2,21 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from ssl_adapt.arguments import NEW_FILE, POSITIVE, TEXT, TRUE_OR_FALSE, Key, one_of, whole_number
-from ssl_adapt.data import DATA_NAMES, ImageSet, load_image_splits
+from ssl_adapt.data import ImageSet, load_image_splits
+from ssl_adapt.data_names import DATA_NAMES
 from ssl_adapt.evaluation.features import extract_features, raw_pixels
-from ssl_adapt.evaluation.knn import PRESETS, KnnProtocol, KnnResult, Weighting, evaluate_knn
+from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
 from ssl_adapt.evaluation.network import find_network, input_size_px, load_network
+from ssl_adapt.evaluation.progress import Advance, Begin, tell_nobody
+from ssl_adapt.evaluation.protocol import KnnProtocol
 
 PIXEL_LIMIT_BYTES = 2 * 2**30  # raw pixels that would take more, as float32, are not scored
-
-SCORE_USAGE = """\
-usage: python scripts/knn_eval.py model=MODEL [KEY=VALUE ...]
-
-Classifies the test images by the labels of their nearest training images, in the features of a frozen network:
-  model=runs/quickstart    model=runs/quickstart/export data=digits    model=resnet18 data=cifar10 image_px=64
-"""
-SCORE_KEYS = {
-    "model": Key(TEXT, "a run folder, an export folder, local-dir:FOLDER, hf-hub:NAME or a name of timm", None),
-    "data": Key(one_of(DATA_NAMES), "the images", "those of the run, where model is a run folder"),
-    "root": Key(TEXT, "folder or tar that holds the images", "the run's; else the usual place of the data"),
-    "image_px": Key(whole_number(1), "side of the square images that the network sees", "its input size"),
-    "protocol": Key(one_of(tuple(PRESETS)), "how neighbours vote", "the run's; else simclr_cifar"),
-    "k": Key(whole_number(1), "number of neighbours", "the protocol's"),
-    "temperature": Key(POSITIVE, "a vote weighs exp(cosine / temperature)", "the protocol's"),
-    "weighting": Key(one_of(get_args(Weighting)), "weight of a vote: by cosine, or one each", "the protocol's"),
-    "search": Key(one_of(("exact", "ivf")), "ivf: look for neighbours in some lists of similar images only", "exact"),
-    "probes": Key(whole_number(1), "with search=ivf: lists that are searched, of 4 sqrt(training images)", "none"),
-    "baselines": Key(TRUE_OR_FALSE, "also score the network with random weights (seed 0) and raw pixels", "true"),
-    "pretrained": Key(TRUE_OR_FALSE, "false: a network of timm with random weights (seed 0)", "true"),
-    "batch_size": Key(whole_number(1), "images that the network sees at a time", "500"),
-    "device": Key(TEXT, "where the network runs, such as cuda, cuda:1 or cpu", "cuda where there is one, else cpu"),
-    "workers": Key(whole_number(0), "processes that decode images that do not fit into memory", "the run's; else 4"),
-    "json": Key(NEW_FILE, "also write the scores to this file", "none is written"),
-}  # fmt: skip
 
 
 class RunDefaults(NamedTuple):
@@ -142,42 +119,53 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
     )
 
 
-def score_model(settings: ScoreSettings) -> Scores:
+def score_model(settings: ScoreSettings, begin: Begin = tell_nobody) -> Scores:
     """The scores of a network, of its architecture with random weights, and of raw pixels.
 
     The training images are the bank and the test images the queries, all of them, resized and not augmented,
     normalised as the network's own configuration says.
+
+    Args:
+        settings: what is scored, on which images, and how.
+        begin: is told of each stage, and how far it is.
 
     Raises:
         ValueError: the model or the data can't be used; the message says what to type.
     """
     network = load_network(settings.network, pretrained=settings.pretrained)
     image_px = input_size_px(network, settings.image_px)
+    begin("reading the images", None)
     bank, queries = _load_labelled(settings, image_px)
     with_random = settings.baselines and settings.pretrained
     pixel_bytes = 4 * 3 * image_px**2 * (len(bank) + len(queries))
     with_pixels = settings.baselines and pixel_bytes <= PIXEL_LIMIT_BYTES
 
-    def score(bank_features: Tensor, query_features: Tensor) -> Score:
+    def score(what: str, bank_features: Tensor, query_features: Tensor) -> Score:
         assert bank.labels is not None
         assert queries.labels is not None
         result = evaluate_knn(
             bank_features, bank.labels, query_features, queries.labels, settings.protocol,
-            class_count=len(bank.classes), probes=settings.probes,
+            class_count=len(bank.classes), probes=settings.probes, advance=begin(f"{what}: search", len(queries)),
         )  # fmt: skip
         return Score(result, bank_features.shape[1])
 
-    def score_network(network: nn.Module) -> Score:
+    def score_network(what: str, network: nn.Module) -> Score:
         network.to(settings.device)
-        return score(_extract(network, bank, settings), _extract(network, queries, settings))
+        features = (
+            _extract(network, images, settings, begin(f"{what}: features of the {name}", len(images)))
+            for name, images in (("bank", bank), ("queries", queries))
+        )
+        return score(what, *features)
 
     return Scores(
         settings,
         image_px,
         bank.classes,
-        model=score_network(network),
-        random_weights=score_network(load_network(settings.network, pretrained=False)) if with_random else None,
-        raw_pixels=score(raw_pixels(bank), raw_pixels(queries)) if with_pixels else None,
+        model=score_network("network", network),
+        random_weights=score_network("random weights", load_network(settings.network, pretrained=False))
+        if with_random
+        else None,
+        raw_pixels=score("raw pixels", raw_pixels(bank), raw_pixels(queries)) if with_pixels else None,
     )
 
 
@@ -243,7 +231,7 @@ def _load_labelled(settings: ScoreSettings, image_px: int) -> tuple[ImageSet, Im
     return train, test
 
 
-def _extract(network: nn.Module, image_set: ImageSet, settings: ScoreSettings) -> Tensor:
+def _extract(network: nn.Module, image_set: ImageSet, settings: ScoreSettings, advance: Advance) -> Tensor:
     config = resolve_model_data_config(network)
     return extract_features(
         network,
@@ -253,4 +241,5 @@ def _extract(network: nn.Module, image_set: ImageSet, settings: ScoreSettings) -
         batch_size=settings.batch_size,
         device=settings.device,
         workers=settings.workers,
+        advance=advance,
     )

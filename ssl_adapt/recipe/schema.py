@@ -8,6 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ssl_adapt.data_names import DataName
 from ssl_adapt.recipe.adapt import AdaptSection
 from ssl_adapt.recipe.objective import AugmentSection, ObjectiveSection, ViewsSection
 from ssl_adapt.recipe.section import Section
@@ -54,9 +55,7 @@ class RunSection(Section):
 class DataSection(Section):
     """The images, and how they are batched and normalised."""
 
-    name: Literal["digits", "fashion_mnist", "cifar10", "cifar100", "tiny_imagenet", "folder"] = Field(
-        description="data set; digits needs no file, folder takes the images under data.root"
-    )
+    name: DataName = Field(description="data set; digits needs no file, folder takes the images under data.root")
     root: Text | None = Field(
         default=None, description="folder or tar that holds the images; null means the data set's usual place"
     )

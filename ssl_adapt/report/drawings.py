@@ -24,8 +24,8 @@ from ssl_adapt.report.cell_layout import (
     lay_out_cell,
     text_width,
 )
+from ssl_adapt.report.options import SUFFIXES
 
-SUFFIXES = (".svg", ".png", ".pdf")
 PLAIN, CHANGED = "#222222", "#cc0000"
 COLOURS = {"operation": PLAIN, "original": PLAIN, "identity": "#4f73a6", "none": "#b0b0b0"}
 INPUT_FILL, NODE_FILL, NODE_EDGE = "#e4edf8", "#f5f5f3", "#8a97a8"

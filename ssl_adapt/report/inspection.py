@@ -1,4 +1,4 @@
-"""What `scripts/inspect_network.py` is told, and the network that it shows."""
+"""The network that `scripts/inspect_network.py` shows."""
 
 import os
 from collections.abc import Mapping
@@ -12,46 +12,13 @@ from torch import nn
 
 from ssl_adapt.adaptation.architecture import Architecture
 from ssl_adapt.adaptation.edge import Adaptable
-from ssl_adapt.arguments import NEW_FILE, TEXT, Key, Kind, whole_number
 from ssl_adapt.backbones.adaptable import NAME as ADAPTABLE
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.evaluation.export_check import build_on_meta, check_arguments
 from ssl_adapt.evaluation.network import LOCAL, find_network, input_size_px, load_network
-from ssl_adapt.json_text import read_json, read_text
-from ssl_adapt.report.drawings import SUFFIXES, draw_architecture
+from ssl_adapt.json_text import read_text
+from ssl_adapt.report.drawings import draw_architecture
 from ssl_adapt.report.edge_table import NetworkTable
-
-INSPECT_USAGE = """\
-usage: python scripts/inspect_network.py model=NAME_OR_FOLDER [KEY=VALUE ...]
-
-Shows the edges of a network: of a name that timm knows, of a run's or an export's folder, or of an architecture.json:
-  model=resnet20    model=darts args='{"cells": 20}' drawing=cells.svg    model=runs/quickstart json=edges.json
-"""
-
-
-def _read_arguments(text: str) -> dict[str, Any]:
-    values = read_json(text, "args")
-    if not isinstance(values, dict):
-        raise ValueError
-    return values
-
-
-def _drawing_path(text: str) -> Path:
-    path = Path(text)
-    if not text or not (path.is_dir() or (path.suffix in SUFFIXES and path.parent.is_dir())):
-        raise ValueError
-    return path
-
-
-DRAWING = Kind(f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file in a folder that exists, or a folder", _drawing_path)
-INSPECT_KEYS = {
-    "model": Key(TEXT, "name of a timm model, folder of a run or an export, or architecture.json", None),
-    "args": Key(Kind("JSON object", _read_arguments), "further arguments of timm.create_model", "{}"),
-    "edges": Key(TEXT, "glob over the modules of a timm model without edges of its own", "the usual ones"),
-    "image_px": Key(whole_number(1), "side of the images in pixels", "the network's own"),
-    "drawing": Key(DRAWING, "draw the cells: into this file, or cells.svg and cells.png in this folder", "no drawing"),
-    "json": Key(NEW_FILE, "write everything to this file", "not written"),
-}
 
 
 def load_for_inspection(given: Mapping[str, Any]) -> tuple[nn.Module, int]:

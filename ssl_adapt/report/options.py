@@ -1,14 +1,19 @@
-"""What `scripts/report.py` is told, and the figures that it draws."""
+"""What `scripts/inspect_network.py` and `scripts/report.py` are told; no torch is needed to read it."""
 
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ssl_adapt.arguments import TEXT, Key
-from ssl_adapt.report.comparison import draw_comparison
-from ssl_adapt.report.inspection import DRAWING, load_for_inspection
-from ssl_adapt.report.theta_plot import draw_theta
+from ssl_adapt.arguments import NEW_FILE, TEXT, Key, Kind, read_arguments, whole_number
+from ssl_adapt.json_text import read_json
 
+SUFFIXES = (".svg", ".png", ".pdf")  # of drawings
+INSPECT_USAGE = """\
+usage: python scripts/inspect_network.py model=NAME_OR_FOLDER [KEY=VALUE ...]
+
+Shows the edges of a network: of a name that timm knows, of a run's or an export's folder, or of an architecture.json:
+  model=resnet20    model=darts args='{"cells": 20}' drawing=cells.svg    model=runs/quickstart json=edges.json
+"""
 REPORT_USAGE = """\
 usage: python scripts/report.py before=NETWORK after=NETWORK drawing=FILE
        python scripts/report.py theta=RUN plot=FILE
@@ -17,6 +22,31 @@ Draws the cells of two networks side by side, with what differs in red, and how 
 name that timm knows, the folder of a run or an export, or an architecture.json:
   before=resnet20_nat after=runs/adapted drawing=figures/        theta=runs/adapted plot=theta.svg
 """
+
+
+def _read_arguments(text: str) -> dict[str, Any]:
+    values = read_json(text, "args")
+    if not isinstance(values, dict):
+        raise ValueError
+    return values
+
+
+def _drawing_path(text: str) -> Path:
+    path = Path(text)
+    if not text or not (path.is_dir() or (path.suffix in SUFFIXES and path.parent.is_dir())):
+        raise ValueError
+    return path
+
+
+DRAWING = Kind(f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file in a folder that exists, or a folder", _drawing_path)
+INSPECT_KEYS = {
+    "model": Key(TEXT, "name of a timm model, folder of a run or an export, or architecture.json", None),
+    "args": Key(Kind("JSON object", _read_arguments), "further arguments of timm.create_model", "{}"),
+    "edges": Key(TEXT, "glob over the modules of a timm model without edges of its own", "the usual ones"),
+    "image_px": Key(whole_number(1), "side of the images in pixels", "the network's own"),
+    "drawing": Key(DRAWING, "draw the cells: into this file, or cells.svg and cells.png in this folder", "no drawing"),
+    "json": Key(NEW_FILE, "write everything to this file", "not written"),
+}
 REPORT_KEYS = {
     "before": Key(TEXT, "the network before", "none"),
     "after": Key(TEXT, "the network after", "none"),
@@ -26,28 +56,14 @@ REPORT_KEYS = {
 }
 
 
-def draw_report(given: Mapping[str, Any]) -> list[str]:
-    """Draw what was asked for; a line for each figure.
+def read_report_arguments(arguments: Sequence[str]) -> dict[str, Any]:
+    """The values of `REPORT_KEYS` that were given.
 
     Raises:
-        ValueError: keys that belong together were not given together, or a network or run is not there.
+        ValueError: an argument is wrong, or keys that belong together were not given together.
     """
+    given = read_arguments(arguments, REPORT_KEYS)
     for together in (("before", "after", "drawing"), ("theta", "plot")):
         if missing := [key for key in together if key not in given and any(other in given for other in together)]:
             raise ValueError(f"{missing[0]} is missing: add {missing[0]}=VALUE, {REPORT_KEYS[missing[0]].meaning}")
-    lines = []
-    if "drawing" in given:
-        before, after = (load_for_inspection({"model": given[key]})[0] for key in ("before", "after"))
-        files = _files(given["drawing"], "cells")
-        title = " → ".join(Path(given[key]).name for key in ("before", "after"))
-        count = draw_comparison(before, after, files, title=title)
-        lines.append(f"{count} edges differ: {', '.join(map(str, files))}")
-    if "plot" in given:
-        files = _files(given["plot"], "theta")
-        count = draw_theta(Path(given["theta"]).expanduser(), files)
-        lines.append(f"theta at {count} points in time: {', '.join(map(str, files))}")
-    return lines
-
-
-def _files(path: Path, stem: str) -> list[Path]:
-    return [path / f"{stem}.svg", path / f"{stem}.png"] if path.is_dir() else [path]
+    return given

@@ -16,7 +16,8 @@ from ssl_adapt.nat.options import create_settings, read_search_arguments
 from ssl_adapt.nat.search import search
 from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.reproduce.options import Request
-from ssl_adapt.reproduce.runs import TableRun, plain_network
+from ssl_adapt.reproduce.runs import TableRun
+from ssl_adapt.reproduce.starts import plain_network
 from ssl_adapt.reproduce.tables import markdown
 from ssl_adapt.training.learner import create_adaptation
 from ssl_adapt.training.pretrain import pretrain

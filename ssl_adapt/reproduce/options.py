@@ -8,7 +8,7 @@ from typing import Any, cast
 from ssl_adapt.arguments import TEXT, TRUE_OR_FALSE, Key, Kind, describe_keys, one_of, read_arguments
 from ssl_adapt.reproduce.runs import TableRun, plan_runs
 from ssl_adapt.reproduce.systems import METHODS, NETWORKS, SEEDS, Network, Scale
-from ssl_adapt.training.grid import GRID_KEYS
+from ssl_adapt.training.grid_plan import GRID_KEYS
 
 USAGE = """\
 usage: python scripts/reproduce.py table=1|2|3|4 [KEY=VALUE ...]

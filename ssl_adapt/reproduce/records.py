@@ -9,7 +9,7 @@ from typing import Any
 
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.reproduce.runs import TableRun
-from ssl_adapt.training.run_folder import check_same
+from ssl_adapt.training.same_recipe import check_same
 
 
 @dataclass(frozen=True)

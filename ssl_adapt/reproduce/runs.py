@@ -1,20 +1,13 @@
 """The runs of a table: their arguments, in two rounds, as some start from what others found."""
 
 import json
-import random
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-from torch import nn
-
-from ssl_adapt.adaptation.architecture import Architecture, edge_specs
-from ssl_adapt.adaptation.edge import Choice, EdgeSpec
 from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.reproduce.systems import METHODS, NAT_ARGUMENTS, RULES, How, Method, Network, Scale
-from ssl_adapt.training.grid import SCRIPT, GridRun
-from ssl_adapt.training.tasks import create_backbone
+from ssl_adapt.training.grid_plan import SCRIPT, GridRun
 
 CLASSES = {"tiny_imagenet": 200}  # 10 elsewhere; the number changes no edge
 _START_KEYS: dict[How, str] = {
@@ -98,26 +91,13 @@ class TableRun:
 
     def _start(self) -> str:
         """What a method other than an ordinary run starts from: NAT's genotype, an architecture or choices."""
-        how = self.method.how
         if not self.has_start():
             raise ValueError(f"{self.name} starts from what {self.found_by} found, and that has not finished")
-        if how == "nat":
+        if self.method.how == "nat":
             return json.dumps(json.loads(_genotype_path(self).read_text(encoding="utf-8")))
-        if how == "from scratch":
-            return json.dumps(self._found().to_dict())
-        plain = plain_network(self.recipe())
-        specs = edge_specs(plain)
-        if how == "random changes":
-            return json.dumps(random_changes(specs, self._found().changed, self.seed))
-        skips: dict[str, Choice] = {spec.name: "identity" for spec in specs if spec.kind == "none"}
-        if how == "skips at the fix":
-            return json.dumps(skips)
-        architecture = Architecture.of(plain)
-        return json.dumps(replace(architecture, edges={**architecture.edges, **skips}).to_dict())
+        from ssl_adapt.reproduce.starts import create_start  # here: it needs torch, and arguments are read without
 
-    def _found(self) -> Architecture:
-        """What the run that it starts from found."""
-        return Architecture.from_json((self.source_path / "architecture.json").read_text(encoding="utf-8"))
+        return json.dumps(create_start(self))
 
     def recipe(self) -> Recipe:
         """The network's recipe, before any method has changed it."""
@@ -161,26 +141,6 @@ def has_nothing_to_control(run: TableRun) -> bool:
     """Whether the run that this one is a control of has finished without changing any edge."""
     path = run.source_path / "result.json"
     return bool(run.method.source) and path.is_file() and not json.loads(path.read_text(encoding="utf-8"))["changed"]
-
-
-def plain_network(recipe: Recipe) -> nn.Module:
-    """The recipe's network, without memory or random numbers."""
-    with torch.device("meta"):
-        return create_backbone(recipe, num_classes=CLASSES.get(recipe.data.name, 10))
-
-
-def random_changes(specs: Sequence[EdgeSpec], changed: Mapping[str, Choice], seed: int) -> dict[str, Choice]:
-    """As many changes of each kind (what it was, what it became) as in `changed`, at random edges of that kind."""
-    kinds = {spec.name: spec.kind for spec in specs}
-    generator = random.Random(f"random changes {seed}")
-    drawn: dict[str, Choice] = {}
-    for kind, choice in sorted({(kinds[name], choice) for name, choice in changed.items()}):
-        count = sum((kinds[name], other) == (kind, choice) for name, other in changed.items())
-        free = [
-            spec.name for spec in specs if spec.kind == kind and spec.name not in drawn and spec.allows(choice, "pad")
-        ]
-        drawn |= dict.fromkeys(generator.sample(free, count), choice)
-    return {spec.name: drawn[spec.name] for spec in specs if spec.name in drawn}
 
 
 def _genotype_path(run: TableRun) -> Path:

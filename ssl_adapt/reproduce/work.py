@@ -15,7 +15,8 @@ from ssl_adapt.reproduce.runs import CLASSES, has_nothing_to_control
 from ssl_adapt.reproduce.summary import summarise
 from ssl_adapt.reproduce.tables import to_csv, to_json, to_markdown
 from ssl_adapt.training.atomic_file import write_text
-from ssl_adapt.training.grid import Grid, run_grid
+from ssl_adapt.training.grid import run_grid
+from ssl_adapt.training.grid_plan import Grid
 from ssl_adapt.training.setting import load_splits
 
 FACTS = "facts.json"

@@ -8,8 +8,8 @@ import torch
 from ssl_adapt.adaptation.adaptation import EdgeState
 from ssl_adapt.adaptation.cost import count_parameters
 from ssl_adapt.data import ImageSet, epoch_order
-from ssl_adapt.evaluation.knn import KnnProtocol
 from ssl_adapt.evaluation.monitor import AccuracyMonitor, Evaluation, FeatureMonitor, Monitor
+from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import gather_objects
 from ssl_adapt.recipe import KnnSection, Recipe
 from ssl_adapt.training.learner import Learner
@@ -25,9 +25,14 @@ LANDMARKS = {
     "untrained": "untrained network",
     "before_fix": "just before the fix",
     "after_fix": "just after the fix",
-    "recalibrated": "the same, BatchNorm recalibrated",
+    "recalibrated": "the same, BatchNorm's statistics measured anew",
     "result": "after the run",
 }
+RECALIBRATED = (
+    "BatchNorm recalibrated: the fixed network's {name} top-1 with BatchNorm's running means and variances measured "
+    "anew on training images, for this row alone. A fix changes what BatchNorm sees, and the statistics of the run "
+    "follow only as it trains on: this row is without that lag.\n"
+)
 
 
 def create_monitor(
@@ -40,16 +45,18 @@ def create_monitor(
     """
     data, knn = recipe.data, recipe.knn
     queries = test_set if train_set.labels is not None else None
-    is_trial = 10 * stages.total_steps < stages.steps_per_epoch
+    sampled_from = None
     limit = max(TRIAL_IMAGES, 2 * knn.k if knn else 0)
-    if is_trial:
+    if 10 * stages.total_steps < stages.steps_per_epoch:  # a trial
+        sampled_from = len(train_set), len(queries) if queries else 0
         queries = queries and _sample(queries, limit, recipe.seed)
         train_set = _sample(train_set, limit, recipe.seed)
     if knn is None:
-        return AccuracyMonitor(train_set, queries, data.mean, data.std, 500, device, data.workers)
+        return AccuracyMonitor(train_set, queries, data.mean, data.std, 500, device, data.workers, sampled_from)
     if queries is not None and knn.k > len(train_set):
         raise ValueError(f"knn.k={knn.k} is more than the {len(train_set)} training images: lower knn.k")
-    return FeatureMonitor(train_set, queries, create_protocol(knn), data.mean, data.std, 500, device, data.workers)
+    protocol = create_protocol(knn)
+    return FeatureMonitor(train_set, queries, protocol, data.mean, data.std, 500, device, data.workers, sampled_from)
 
 
 def create_protocol(knn: KnnSection) -> KnnProtocol:
@@ -137,6 +144,8 @@ def tell_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner,
         if recalibrated.score:
             rows.append(["  BatchNorm recalibrated", "", f"{recalibrated.score.top1:.2%}"])
     log.show_table("The network before and after", ["", "before", "after"], rows)
+    if recalibrated.score:
+        log.say(RECALIBRATED.format(name=monitor.name))
 
 
 def tell_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:

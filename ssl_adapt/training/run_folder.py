@@ -14,16 +14,8 @@ from ssl_adapt.recipe import Recipe, load_recipe, recipe_text
 from ssl_adapt.training.atomic_file import write_text
 from ssl_adapt.training.checkpoint import Checkpoint, Checkpoints
 from ssl_adapt.training.folder_lock import FolderLock, lock_folder
+from ssl_adapt.training.same_recipe import check_same
 from ssl_adapt.training.stop_signal import InterruptedRunError
-
-# What may differ when a run goes on. Data may move; a refused architecture, batch or image may be accepted after all.
-FREE: Any = {
-    "run": True,
-    "name": True,
-    "data": {"root", "workers", "on_bad_image"},
-    "adapt": {"on_dead"},
-    "train": {"on_nonfinite"},
-}
 
 
 class RunFolder:
@@ -170,41 +162,3 @@ class RunFolder:
     @property
     def _recipe_path(self) -> Path:
         return self.path / "recipe.yaml"
-
-
-def check_same(before: Recipe, now: Recipe, old_epochs: int) -> None:
-    """Compare two recipes in everything that changes a result.
-
-    Raises:
-        ValueError: naming the first keys that differ; for a larger `train.epochs` alone, how to extend.
-    """
-    old, new = (recipe.model_dump(exclude=FREE) for recipe in (before, now))
-    differing = sorted(_differing_keys(old, new))
-    if differing == ["train.epochs"] and now.train.epochs > old_epochs:
-        raise ValueError(
-            f"the run in {now.run_dir} was started with train.epochs={old_epochs}, now {now.train.epochs}: "
-            "type run.resume=extend to make it longer"
-        )
-    if differing:
-        shown = ", ".join(f"{key} ({_at(old, key)!r}, now {_at(new, key)!r})" for key in differing[:4])
-        raise ValueError(
-            f"the run in {now.run_dir} was started with other values: {shown}; "
-            "go on with the same ones, or start in another run.dir"
-        )
-
-
-def _differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
-    keys = []
-    for key in sorted(old.keys() | new.keys()):
-        a, b = old.get(key), new.get(key)
-        if isinstance(a, dict) and isinstance(b, dict):
-            keys += _differing_keys(a, b, f"{prefix}{key}.")
-        elif a != b:
-            keys.append(prefix + key)
-    return keys
-
-
-def _at(values: dict[str, Any], dotted: str) -> Any:
-    for part in dotted.split("."):
-        values = values.get(part, {})
-    return values
