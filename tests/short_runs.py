@@ -18,7 +18,7 @@ TINY = [
 
 SUPERVISED = [
     "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "data.batch_size=128", "train.epochs=3",
-    "model.args={width: 4, layers: [1, 2]}", "augment.pad_px=1", "adapt.epochs=1", "adapt.theta_lr=0.1",
+    "model.args={width: 4, layers: [1, 2]}", "views.pad_px=1", "adapt.epochs=1", "adapt.theta_lr=0.1",
 ]  # fmt: skip
 
 

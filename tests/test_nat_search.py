@@ -20,7 +20,7 @@ from ssl_adapt.nat.settings import PUBLISHED
 from ssl_adapt.training.tasks import create_task
 
 SMALL = replace(PUBLISHED, epochs=2, batch_size=32, channels=2, cells=3, transforms=4)
-SUPERVISED = ["recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "augment.pad_px=1", "adapt=null"]
+SUPERVISED = ["recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "views.pad_px=1", "adapt=null"]
 SMALL_ARGS = "model.args={channels: 4, cells: 3}"
 SIMCLR = ["recipe=debug", "data.image_px=8", "adapt=null", SMALL_ARGS]
 
@@ -201,7 +201,7 @@ def test_the_weights_learn(digits, monkeypatch):
     """Of one genotype, where the search has a new one for each batch: those need more steps than a test has."""
     genotype = GENOTYPES["NAT_ResBlock"]
     monkeypatch.setattr("ssl_adapt.nat.learner.draw_genotype", lambda form, operations: genotype)
-    learner = create_learner(recipe_of("augment.flip_p=0.0"), digits, channels=8)
+    learner = create_learner(recipe_of("views.flip_p=0.0"), digits, channels=8)
     (before,) = learner.score([genotype], batches(digits))
     losses = [learner.train_weights(batches(digits, 5)) for _ in range(6)]
     (after,) = learner.score([genotype], batches(digits))

@@ -142,7 +142,7 @@ def test_random_changes_are_as_many_of_each_kind(seed, share):
 
 TINY = Network(
     "tiny", "ResNet20, NAT form, C 4", "ResNet20",
-    ("recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "augment.pad_px=1", "data.batch_size=64",
+    ("recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "views.pad_px=1", "data.batch_size=64",
      "model.name=resnet20_nat", "model.args.channels=4", "model.args.cells=3", "train.epochs=2", "train.lr=0.1"),
     ("original", "nat", "full_early", "scratch", "random"),
 )  # fmt: skip

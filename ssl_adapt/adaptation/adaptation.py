@@ -1,6 +1,6 @@
 """Adaptation: turns a plain network into an adapted one while its weights train."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
@@ -60,12 +60,15 @@ class Adaptation:
             scaled, and theta has to take away what does not help.
         choices: what `fix` makes of each edge whatever theta says, by name, others staying as they are: a control
             for what theta would choose. None lets theta choose.
+        followers: networks of the same kind that see the same theta and are fixed with this one, such as a teacher
+            that is an average of it; they are changed in place too.
         on_dead: what `fix` does about a node that only none edges enter: "error" refuses the architecture,
             "warn" says so, "allow" is silent.
 
     Raises:
         ValueError: if the network declares no edges, or is mixed or adapted already, or its cells differ and so
-            can't share theta, or an edge's module has another name too, or an argument is none of the words above,
+            can't share theta, or an edge's module has another name too, or an argument is none of the words above, or
+            a follower has other edges,
             or `choices` names an edge that is not there, or a candidate that it has not, or edges share theta. The
             network then stays as it was.
 
@@ -83,6 +86,7 @@ class Adaptation:
         none_start: float = 0.0,
         on_dead: OnDead = "warn",
         choices: Mapping[str, Choice] | None = None,
+        followers: Sequence[nn.Module] = (),
     ) -> None:
         for name, value, words in (
             ("sharing", sharing, get_args(Sharing)),
@@ -103,6 +107,8 @@ class Adaptation:
             check_choices(choices, self.edges, sharing, shape_change)
         if Architecture.of(model).changed:
             raise ValueError("this network was adapted before; start from a plain one")
+        if any(edge_specs(follower) != self.edges for follower in followers):
+            raise ValueError("a follower has other edges than the network: make it by copy.deepcopy(model)")
         check_own_modules(model, self.edges)
         self._group_of = {spec.name: group_name(spec, sharing, shape_change) for spec in self.edges}
         if sharing == "cell":
@@ -114,7 +120,13 @@ class Adaptation:
             for group, start in starts.items()
         }
         self._anneal_start: dict[str, Tensor] | None = None
-        self._mixed = {spec.name: self._mix(spec) for spec in self.edges}
+        self._followers = tuple(followers)
+        self._mixed = [{spec.name: self._mix(network, spec) for spec in self.edges} for network in self._networks]
+        for edges in self._mixed[1:]:
+            for name, edge in edges.items():  # a learnt identity starts alike everywhere
+                if edge.identity is not None:
+                    edge.identity.load_state_dict(cast(nn.Module, self._mixed[0][name].identity).state_dict())
+                    edge.identity.requires_grad_(False)
 
     def theta_parameters(self) -> list[nn.Parameter]:
         """One parameter of shape (3,) = (none, identity, same) for each group of edges, for theta's optimiser."""
@@ -206,13 +218,15 @@ class Adaptation:
             raise ValueError("this network was fixed before")
         architecture = self.derive()
         check_dead_nodes(self.edges, architecture.edges, self.on_dead)
-        for state in self.states():
-            spec, edge = state.spec, self._mixed[state.spec.name]
-            if scale == "fold" and state.choice == "original":
-                _fold(edge.operation, self.theta[self._group_of[spec.name]][2])
-            module = chosen_module(spec, edge.operation, state.choice, self.shape_change, edge.identity)
-            replace_module(self.model, spec.name, module)
-        self._mixed = {}
+        states = self.states()
+        for network, edges in zip(self._networks, self._mixed, strict=True):
+            for state in states:
+                spec, edge = state.spec, edges[state.spec.name]
+                if scale == "fold" and state.choice == "original":
+                    _fold(edge.operation, self.theta[self._group_of[spec.name]][2])
+                module = chosen_module(spec, edge.operation, state.choice, self.shape_change, edge.identity)
+                replace_module(network, spec.name, module)
+        self._mixed = []
         return architecture
 
     def state_dict(self) -> dict[str, Any]:
@@ -246,14 +260,18 @@ class Adaptation:
             values = broken[self._group_of[edges[0]]]
             raise ValueError(f"theta is not finite at {len(edges)} edge(s): {named} (the first is {values}); {remedy}")
 
-    def _mix(self, spec: EdgeSpec) -> MixedEdge:
-        operation = self.model.get_submodule(spec.name)
+    @property
+    def _networks(self) -> tuple[nn.Module, ...]:
+        return self.model, *self._followers
+
+    def _mix(self, network: nn.Module, spec: EdgeSpec) -> MixedEdge:
+        operation = network.get_submodule(spec.name)
         edge = MixedEdge(spec, operation, self.theta[self._group_of[spec.name]], self.shape_change)
         edge.training = operation.training
         if edge.identity is not None:
-            weight = next(self.model.parameters())
+            weight = next(network.parameters())
             edge.identity.to(weight.device, weight.dtype).train(operation.training)
-        replace_module(self.model, spec.name, edge)
+        replace_module(network, spec.name, edge)
         return edge
 
     def _choice(self, spec: EdgeSpec, theta: tuple[float, ...]) -> Choice:

@@ -13,11 +13,11 @@ from torch.optim import SGD, Adam, Optimizer
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.bench.naive import mix_naively
 from ssl_adapt.bench.timing import Comparison
-from ssl_adapt.data import Batch
+from ssl_adapt.data import Batch, load_image_splits
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.learner import create_learner
+from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.setting import create_accelerator
-from ssl_adapt.training.tasks import SimclrTask
 
 CLASSES = 10
 
@@ -117,20 +117,21 @@ def compare_simclr_steps(batch_size: int, *, overrides: Sequence[str] = ()) -> C
     """
     arguments = ["recipe=simclr_resnet20", f"data.batch_size={batch_size}", *overrides]
     recipe = load_recipe(arguments)
-    accelerator, task = create_accelerator(recipe), SimclrTask(recipe)
-    plain = create_learner(load_recipe([*arguments, "adapt=null"]), task, accelerator)
-    adaptive = create_learner(recipe, task, accelerator)
+    accelerator = create_accelerator(recipe)
+    unseen = load_image_splits("digits", image_px=8).train  # an objective asks them for their labels alone
+    recipes = (load_recipe([*arguments, "adapt=null"]), recipe)
+    plain, adaptive = (create_learner(r, create_objective(r, unseen), accelerator) for r in recipes)
     image_px, lr = recipe.data.image_px, recipe.train.lr
     images = torch.randint(256, (batch_size, 3, image_px, image_px), dtype=torch.uint8).to(accelerator.device)
     batch = Batch(images, None, torch.arange(batch_size))
 
     def train_plain() -> None:
-        plain.train_weights(plain.augment(batch), lr)
+        plain.train_weights(plain.views(batch), lr, 0.0)
 
     def train_both() -> None:
-        inputs = adaptive.augment(batch)
-        adaptive.train_weights(inputs, lr)
-        adaptive.train_theta(inputs)
+        views = adaptive.views(batch)
+        adaptive.train_weights(views, lr, 0.0)
+        adaptive.train_theta(views)
 
     return Comparison(
         name=f"step: SimCLR, ResNet20, {image_px} px, batch {batch_size}",

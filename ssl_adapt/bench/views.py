@@ -9,14 +9,14 @@ from torch import Tensor, nn
 from torchvision import transforms
 
 from ssl_adapt.bench.timing import Comparison
-from ssl_adapt.views import SimclrViews, ViewSettings
+from ssl_adapt.views import ResizedCropSettings, Views, resized_crop_view
 
 Pair = tuple[Tensor, Tensor]
 
 
 def compare_views(batch_size: int, *, device: torch.device, image_px: int = 32) -> Comparison:
     """Two views of every image under the settings of SimCLR for CIFAR-10."""
-    settings = ViewSettings(
+    settings = ResizedCropSettings(
         size_px=image_px,
         crop_scale=(0.08, 1.0),
         crop_ratio=(3 / 4, 4 / 3),
@@ -31,7 +31,7 @@ def compare_views(batch_size: int, *, device: torch.device, image_px: int = 32) 
     images = torch.randint(256, (batch_size, 3, image_px, image_px), dtype=torch.uint8)
     arrays = images.permute(0, 2, 3, 1).contiguous().numpy()  # as torchvision's CIFAR10 keeps them
     on_device = images.to(device)
-    ours, pil = SimclrViews(settings).to(device), create_pil_transform(settings)
+    ours, pil = Views([resized_crop_view(settings)] * 2), create_pil_transform(settings)
     kornia_operations = create_kornia_operations(settings).to(device)
 
     def make_pil_views() -> Pair:
@@ -61,7 +61,7 @@ def compare_views(batch_size: int, *, device: torch.device, image_px: int = 32) 
     )
 
 
-def create_pil_transform(settings: ViewSettings) -> Any:
+def create_pil_transform(settings: ResizedCropSettings) -> Any:
     """torchvision's transform (v1) from a PIL image to a view (3, size_px, size_px)."""
     return transforms.Compose(
         [
@@ -75,7 +75,7 @@ def create_pil_transform(settings: ViewSettings) -> Any:
     )
 
 
-def create_kornia_operations(settings: ViewSettings) -> nn.Sequential:
+def create_kornia_operations(settings: ResizedCropSettings) -> nn.Sequential:
     """kornia's operations that agree with torchvision's; pixels (B, 3, H, W) in [0, 1] -> views."""
     size = (settings.size_px, settings.size_px)
     crop = kornia.augmentation.RandomResizedCrop(

@@ -1,0 +1,23 @@
+"""What a run trains for: one object an objective, see `base.Objective`. Each is imported when it is first asked for."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ssl_adapt.objectives.base import Objective
+    from ssl_adapt.objectives.byol import Byol
+    from ssl_adapt.objectives.nt_xent import nt_xent
+    from ssl_adapt.objectives.simclr import Simclr
+    from ssl_adapt.objectives.supervised import Supervised
+    from ssl_adapt.objectives.vicreg import Vicreg
+
+__all__ = ["Byol", "Objective", "Simclr", "Supervised", "Vicreg", "nt_xent"]
+
+_FILES = {"Objective": "base", "nt_xent": "nt_xent"}  # of the others: the name in small letters
+
+
+def __getattr__(name: str) -> Any:
+    """The public name, imported now (PEP 562): the loss alone needs none of what makes views."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_FILES.get(name, name.lower())}"), name)

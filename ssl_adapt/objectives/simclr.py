@@ -1,37 +1,64 @@
-"""The network of SimCLR: a backbone and its projector."""
+"""SimCLR: the two views of an image attract each other, and all other images repel."""
 
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import torch
 from torch import Tensor, nn
 
+from ssl_adapt.data import Batch
+from ssl_adapt.objectives.base import Judge, Objective, ProjectedNetwork, create_mlp, feature_width
+from ssl_adapt.objectives.nt_xent import nt_xent
+from ssl_adapt.views import Views
 
-def create_projector(in_features: int, hidden: int, out: int) -> nn.Sequential:
-    """Projection head: Linear (no bias), BatchNorm1d, ReLU, Linear; (B, in_features) -> (B, out).
-
-    Source: SimCLR (Chen et al. 2020), section 2.1; the sizes 2048-512-128 and the BatchNorm are those of
-    the public leftthomas/SimCLR.
-    """
-    return nn.Sequential(
-        nn.Linear(in_features, hidden, bias=False),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, out),
-    )
+ViewForward = Literal["separate", "joint"]
 
 
-class SimclrNetwork(nn.Module):
-    """A backbone and its projector: images (B, 3, H, W) -> projections (B, out).
+class Simclr(Objective):
+    """NT-Xent on two views of every image.
 
     Args:
-        backbone: maps images to pooled features (B, in_features), such as a timm model with num_classes=0.
-        projector: maps features to projections.
+        backbone: a timm model without a classifier.
+        views: two views of an image.
+        temperature: divides the cosines; 0.5 on CIFAR-10.
+        projector_hidden: width of the projector's hidden layer.
+        projector_out: width of the projection.
+        view_forward: "separate" takes the views one after the other, so that BatchNorm sees them apart, as the public
+            reference does; "joint" takes both in one pass.
+
+    Source: SimCLR (Chen et al. 2020); sizes and BatchNorm of the projector as in github.com/leftthomas/SimCLR.
     """
 
-    def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.projector = projector
-        self.heads = (projector,)
+    judge: ClassVar[Judge] = "kNN"
+    needs_labels: ClassVar[bool] = False
+    view_count: ClassVar[int] = 2
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Images (B, 3, H, W) -> projections (B, out)."""
-        projections: Tensor = self.projector(self.backbone(images))
-        return projections
+    def __init__(
+        self,
+        backbone: nn.Module,
+        views: Views,
+        *,
+        temperature: float,
+        projector_hidden: int,
+        projector_out: int,
+        view_forward: ViewForward = "separate",
+    ) -> None:
+        projector = create_mlp(feature_width(backbone), projector_hidden, projector_out)
+        self.network = ProjectedNetwork(backbone, projector)
+        self.make_views = views
+        self.temperature = temperature
+        self.view_forward = view_forward
+
+    def views(self, batch: Batch) -> list[Tensor]:
+        """Two views, each (B, 3, H, W)."""
+        return self.make_views(batch.images)
+
+    def forward(self, network: nn.Module, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The projections (B, out) of both views."""
+        if self.view_forward == "joint":
+            return tuple(network(torch.cat(list(views))).chunk(2))
+        return tuple(network(view) for view in views)
+
+    def loss(self, outputs: Sequence[Tensor]) -> Tensor:
+        """NT-Xent, see `nt_xent`."""
+        return nt_xent(*outputs, temperature=self.temperature)

@@ -1,20 +1,41 @@
-"""The supervised objective: cross entropy with label smoothing, mixup and an auxiliary head, as pure code."""
+"""Supervised learning: cross-entropy with label smoothing, mixup and an auxiliary head."""
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from timm.data.mixup import mixup_target
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import Beta
 
+from ssl_adapt.data import Batch
+from ssl_adapt.objectives.base import Judge, Objective, outside_autocast
+from ssl_adapt.views import Views
 
-@dataclass(frozen=True)
-class SupervisedObjective:
-    """Mixes a batch once, and turns logits and targets into a loss.
+
+class ClassifierNetwork(nn.Module):
+    """A backbone with its own classifier; there is nothing behind it. See `Network`."""
+
+    heads: tuple[nn.Module, ...] = ()
+    teacher_backbones: tuple[nn.Module, ...] = ()
+
+    def __init__(self, backbone: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images: Tensor) -> Any:
+        """Images (B, 3, H, W) -> logits (B, classes), in training perhaps a pair with an auxiliary head's."""
+        return self.backbone(images)
+
+
+class Supervised(Objective):
+    """Cross-entropy of the backbone's classifier.
 
     Args:
-        num_classes: logits of an image, at least 2.
+        backbone: a timm model with a classifier of at least two classes.
+        views: one view of an image.
         label_smoothing: share of each target that is spread evenly over all classes, in [0, 1).
         mixup_alpha: both parameters of the Beta distribution that the share of an image is drawn from; 0: no mixup.
         auxiliary_weight: of the auxiliary head's loss; 0.4 in DARTS. Without such a head it does nothing.
@@ -23,24 +44,48 @@ class SupervisedObjective:
         ValueError: a value is outside its range; the message says which and what the range is.
     """
 
-    num_classes: int
-    label_smoothing: float
-    mixup_alpha: float
-    auxiliary_weight: float
+    judge: ClassVar[Judge] = "accuracy"
+    needs_labels: ClassVar[bool] = True
+    view_count: ClassVar[int] = 1
 
-    def __post_init__(self) -> None:
+    def __init__(
+        self,
+        backbone: nn.Module,
+        views: Views,
+        *,
+        label_smoothing: float,
+        mixup_alpha: float,
+        auxiliary_weight: float,
+    ) -> None:
+        self.num_classes: int = backbone.num_classes  # type: ignore[assignment]
         rules = [
-            ("num_classes", "a whole number of at least 2", self.num_classes >= 2),
-            ("label_smoothing", "a number in [0, 1)", 0 <= self.label_smoothing < 1),
-            ("mixup_alpha", "a finite number of at least 0", 0 <= self.mixup_alpha < float("inf")),
-            ("auxiliary_weight", "a finite number of at least 0", 0 <= self.auxiliary_weight < float("inf")),
+            ("num_classes", self.num_classes, "a whole number of at least 2", self.num_classes >= 2),
+            ("label_smoothing", label_smoothing, "a number in [0, 1)", 0 <= label_smoothing < 1),
+            ("mixup_alpha", mixup_alpha, "a finite number of at least 0", 0 <= mixup_alpha < math.inf),
+            (
+                "auxiliary_weight",
+                auxiliary_weight,
+                "a finite number of at least 0",
+                0 <= auxiliary_weight < math.inf,
+            ),
         ]
-        for name, meaning, holds in rules:
+        for name, value, meaning, holds in rules:
             if not holds:
-                raise ValueError(f"{name} must be {meaning}, got {getattr(self, name)!r}")
+                raise ValueError(f"{name} must be {meaning}, got {value!r}")
+        self.network = ClassifierNetwork(backbone)
+        self.make_views = views
+        self.label_smoothing = label_smoothing
+        self.mixup_alpha = mixup_alpha
+        self.auxiliary_weight = auxiliary_weight
+
+    def views(self, batch: Batch) -> list[Tensor]:
+        """Images (B, 3, H, W) and their targets, see `mix`."""
+        assert batch.labels is not None
+        [images] = self.make_views(batch.images)
+        return list(self.mix(images, batch.labels))
 
     def mix(self, images: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns images (B, C, H, W) and targets: as they came without mixup, else each mixed with its mirror.
+        """Images (B, C, H, W) and targets: as they came without mixup, else each mixed with its mirror.
 
         With mixup image i becomes lam * image i + (1 - lam) * image B - 1 - i, with one lam a batch; its target
         (B, num_classes) float32 likewise. The images given are left unchanged.
@@ -69,22 +114,25 @@ class SupervisedObjective:
         targets: Tensor = mixup_target(labels, self.num_classes, lam)
         return images * lam + images.flip(0) * (1 - lam), targets
 
-    def loss(self, outputs: Tensor | tuple[Tensor, Tensor], targets: Tensor) -> Tensor:
-        """Returns the mean cross entropy, a scalar in float32 (float64 for such logits), outside autocast.
+    def forward(self, network: nn.Module, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """Logits (B, classes), those of an auxiliary head if there is one, and the targets."""
+        images, targets = views
+        logits = network(images)
+        return (*(logits if isinstance(logits, tuple | list) else (logits,)), targets)
+
+    def loss(self, outputs: Sequence[Tensor]) -> Tensor:
+        """The mean cross-entropy, plus auxiliary_weight times the auxiliary head's.
 
         Args:
-            outputs: logits (B, num_classes), or the pair (logits, auxiliary logits): the loss is then the
-                logits' plus auxiliary_weight times the auxiliary ones'.
-            targets: from `mix`: labels (B,) int64 or mixed targets (B, num_classes).
+            outputs: logits (B, num_classes), perhaps auxiliary ones, and labels (B,) int64 or mixed targets
+                (B, num_classes).
 
         Raises:
             ValueError: the logits have another shape.
         """
-        logits, *auxiliary = outputs if isinstance(outputs, tuple | list) else (outputs,)
-        loss = self._cross_entropy(logits, targets)
-        for auxiliary_logits in auxiliary:
-            loss = loss + self.auxiliary_weight * self._cross_entropy(auxiliary_logits, targets)
-        return loss
+        *all_logits, targets = outputs
+        logits, *auxiliary = (self._cross_entropy(logits, targets) for logits in all_logits)
+        return logits + self.auxiliary_weight * sum(auxiliary) if auxiliary else logits
 
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         expected = (len(targets), self.num_classes)
@@ -94,7 +142,7 @@ class SupervisedObjective:
                 f"create it with num_classes={self.num_classes}"
             )
         with torch.autocast(logits.device.type, enabled=False):
-            logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+            [logits] = outside_autocast([logits])
             # Smoothing is linear in the targets: torch adds it to mixed ones just as to labels.
             targets = targets.to(logits.dtype) if targets.is_floating_point() else targets
             return F.cross_entropy(logits, targets, label_smoothing=self.label_smoothing)

@@ -7,20 +7,24 @@ read off it. Only the scripts and the training loop read a recipe: everything be
 from ssl_adapt.recipe.adapt import AdaptSection
 from ssl_adapt.recipe.help import describe_recipes
 from ssl_adapt.recipe.load import available_recipes, load_recipe, recipe_text, save_recipe
-from ssl_adapt.recipe.objective import AugmentSection, ObjectiveSection, ViewsSection
+from ssl_adapt.recipe.objective import ObjectiveSection, SimclrSection, SupervisedSection
 from ssl_adapt.recipe.schema import DataSection, KnnSection, ModelSection, Recipe, RunSection, TrainSection
+from ssl_adapt.recipe.views import PaddedCropSection, ResizedCropSection, ViewSection
 
 __all__ = [
     "AdaptSection",
-    "AugmentSection",
     "DataSection",
     "KnnSection",
     "ModelSection",
     "ObjectiveSection",
+    "PaddedCropSection",
     "Recipe",
+    "ResizedCropSection",
     "RunSection",
+    "SimclrSection",
+    "SupervisedSection",
     "TrainSection",
-    "ViewsSection",
+    "ViewSection",
     "available_recipes",
     "describe_recipes",
     "load_recipe",

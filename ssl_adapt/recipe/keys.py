@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from difflib import SequenceMatcher
 from functools import cache
 from types import NoneType, UnionType
@@ -79,18 +79,45 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:
     hints = get_type_hints(model, include_extras=True)
     for field_name, field in model.model_fields.items():
         name = f"{prefix}{field_name}"
-        section = _section(hints[field_name])
+        hint = hints[field_name]
+        sections = _sections(hint)
         yield Key(
             name=name,
-            expected=_expected(hints[field_name]),
+            expected=_expected(hint),
             description=field.description or "",
             default=_default(name, field),
-            choices=_choices(hints[field_name]),
-            is_section=section is not None,
+            choices=_choices(hint),
+            is_section=bool(sections),
             is_open=field.annotation == dict[str, Any],
         )
-        if section is not None:
-            yield from _walk(section, f"{name}.")
+        if len(sections) == 1:
+            yield from _walk(sections[0], f"{name}.")
+        elif sections:
+            yield from _merge({section_tag(section): list(_walk(section, f"{name}.")) for section in sections})
+
+
+def _merge(variants: dict[str, list[Key]]) -> Iterator[Key]:
+    """The keys of sections that stand in one place, told apart by `name`; each says of which sections it is."""
+    merged: dict[str, dict[str, Key]] = {}
+    for tag, keys in variants.items():
+        for key in keys:
+            merged.setdefault(key.name, {})[tag] = key
+    for name, owners in merged.items():
+        first = next(iter(owners.values()))
+        if name.endswith(".name"):
+            described = "; ".join(f"{tag}: {key.description}" for tag, key in owners.items())
+            yield replace(first, expected=" | ".join(owners), choices=tuple(owners), description=described)
+            continue
+        meanings: dict[str, list[str]] = {}
+        for tag, key in owners.items():
+            meanings.setdefault(key.description, []).append(tag)
+        described = "; ".join(f"{', '.join(tags)}: {meaning}" for meaning, tags in meanings.items())
+        yield replace(first, description=described)
+
+
+def section_tag(section: type[BaseModel]) -> str:
+    """What `name` says of a section that stands in one place with others."""
+    return str(get_args(get_type_hints(section)["name"])[0])
 
 
 def _default(name: str, field: FieldInfo) -> str | None:
@@ -98,16 +125,16 @@ def _default(name: str, field: FieldInfo) -> str | None:
         return _FILLED_IN[name]
     if field.is_required():
         return None
-    return "[]" if field.default == () else shown(field.default).strip("'")
+    value = list(field.default) if isinstance(field.default, tuple) else field.default
+    return shown(value).strip("'")
 
 
-def _alternatives(hint: Any) -> tuple[Any, ...]:
-    return get_args(hint) if get_origin(hint) in _UNIONS else (hint,)
-
-
-def _section(hint: Any) -> type[BaseModel] | None:
-    sections = (h for h in _alternatives(hint) if isinstance(h, type) and issubclass(h, BaseModel))
-    return next(sections, None)
+def _sections(hint: Any) -> list[type[BaseModel]]:
+    """The sections that may stand where the hint does, in tuples too."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return [hint]
+    inner = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)
+    return [section for part in inner for section in _sections(part)]
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
@@ -116,6 +143,9 @@ def _choices(hint: Any) -> tuple[str, ...]:
 
 def _expected(hint: Any) -> str:
     """What a value of that type must be, in words."""
+    if sections := _sections(hint):
+        keys = dict.fromkeys(key for section in sections for key in section.model_fields)
+        return f"section with the keys ({', '.join(keys)})" + (" or null" if NoneType in get_args(hint) else "")
     if get_origin(hint) in _UNIONS:
         return " or ".join(_expected(alternative) for alternative in get_args(hint))
     if get_origin(hint) is Annotated:
@@ -124,6 +154,5 @@ def _expected(hint: Any) -> str:
         return " | ".join(get_args(hint))
     if hint is bool:
         return "true or false"
-    if hint is NoneType:
-        return "null"
-    return f"section with the keys ({', '.join(hint.model_fields)})"
+    assert hint is NoneType
+    return "null"

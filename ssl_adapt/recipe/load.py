@@ -158,23 +158,60 @@ def _override(values: dict[str, Any], name: str, value: Any, source: str) -> Non
 
 def _sentence(details: ErrorDetails, values: dict[str, Any], source: str) -> str:
     """One problem that pydantic found, as a sentence; a rule between keys may give several, a line each."""
-    location = [str(part) for part in details["loc"]]
+    location, value = _locate(details["loc"], values)
+    name = ".".join(location)
+    if details["type"].startswith("union_tag"):  # which of several sections it is
+        name = f"{name}.name"
+        given, value = value, value.get("name") if isinstance(value, dict) else value
+        if isinstance(given, dict) and "name" not in given:
+            return _missing(name, source)
+    if details["type"] == "missing":
+        return _missing(name, source)
+    key = find_key(name)
     if details["type"] == "extra_forbidden":
-        return _unknown_key(".".join(location))
-    key = find_key(".".join(location))
-    if details["type"] == "missing" and key is not None:
-        add = f"add {key.name}=VALUE ({key.expected}): {key.description}"
-        return f"recipe {source!r} has no {key.name}; {add}"
+        return _unknown_key(name) if key is None else _foreign_key(name, values)
     while key is None and location:  # an item of a list: the list as a whole is wrong
         location.pop()
         key = find_key(".".join(location))
+        _, value = _locate(location, values)
     if key is None or (key.is_section and details["type"] == "value_error"):
         return str(details["ctx"]["error"])
-    value: Any = values
-    for part in key.name.split("."):
-        value = value[part]
     nearest = did_you_mean(value[:_MAX_COMPARED], key.choices) if isinstance(value, str) else ""
     return f"{key.name}: got {shown(value)}, expected {key.expected}{nearest}"
+
+
+def _locate(place: Sequence[int | str], values: dict[str, Any]) -> tuple[list[str], Any]:
+    """The parts of a key's name, and the value there, from pydantic's way to it.
+
+    On that way also stand the numbers of list items, and the names of sections where several may stand.
+    """
+    parts: list[str] = []
+    value: Any = values
+    for step in place:
+        if isinstance(step, int):
+            if isinstance(value, list) and isinstance(value[step], dict):  # a section; other items are no keys
+                value = value[step]
+        elif isinstance(value, dict) and step in value:
+            parts.append(str(step))
+            value = value[step]
+        elif not (isinstance(value, dict) and value.get("name") == step):
+            parts.append(step)  # a key that is not there
+            value = None
+    return parts, value
+
+
+def _missing(name: str, source: str) -> str:
+    key = find_key(name)
+    assert key is not None
+    return f"recipe {source!r} has no {name}; add {name}=VALUE ({key.expected}): {key.description}"
+
+
+def _foreign_key(name: str, values: dict[str, Any]) -> str:
+    """The key is one of another section than the one that stands there."""
+    place = name.rpartition(".")[0]
+    _, section = _locate(place.split("."), values)
+    own = f"{place}.name={section['name']}" if isinstance(section, dict) else f"the {place} given"
+    return f"{name} has no meaning for {own}: leave it out"
 
 
 def _unknown_key(name: str) -> str:

@@ -1,85 +1,70 @@
-"""The keys of what is minimised, and of the random augmentation that goes with it."""
+"""The keys of what is minimised: one section for each objective, which `objective.name` tells apart."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from ssl_adapt.recipe.section import Section
-from ssl_adapt.recipe.values import (
-    Count,
-    CountOrZero,
-    CropRatio,
-    CropScale,
-    Fraction,
-    Jitter,
-    Positive,
-    PositiveOrZero,
-    Probability,
-)
-
-_SIMCLR = ("temperature", "projector_hidden", "projector_out", "view_forward")
-_SUPERVISED = ("label_smoothing", "mixup_alpha", "auxiliary_weight")
+from ssl_adapt.recipe.values import Count, Fraction, Positive, PositiveOrZero
 
 
-class ViewsSection(Section):
-    """The random augmentation that turns an image into a view."""
+class SimclrSection(Section):
+    """NT-Xent on two views of every image."""
 
-    crop_scale: CropScale = Field(description="smallest and largest area of the crop, as a share of the image")
-    crop_ratio: CropRatio = Field(description="smallest and largest width / height of the crop")
-    antialias: bool = Field(description="low-pass filter where a crop is made smaller, as PIL does")
-    flip_p: Probability = Field(description="probability of a horizontal flip")
-    jitter: Jitter = Field(description="strength of brightness, contrast, saturation and hue jitter")
-    jitter_p: Probability = Field(description="probability of the colour jitter")
-    grayscale_p: Probability = Field(description="probability of dropping the colours")
+    views_per_image: ClassVar[int] = 2
 
-
-class AugmentSection(Section):
-    """The random augmentation of supervised training."""
-
-    pad_px: CountOrZero = Field(description="zeros around the image, from which a crop of its size is taken")
-    flip_p: Probability = Field(description="probability of a horizontal flip")
-    cutout_px: CountOrZero = Field(description="side of the square that is set to the mean; 0: no cutout")
-
-
-class ObjectiveSection(Section):
-    """What is minimised."""
-
-    name: Literal["simclr", "supervised"] = Field(
-        description="simclr: NT-Xent on two views; supervised: cross-entropy on labels"
-    )
-    temperature: Positive | None = Field(default=None, description="simclr: divides the cosines in NT-Xent")
-    projector_hidden: Count | None = Field(default=None, description="simclr: width of the projector's hidden layer")
-    projector_out: Count | None = Field(default=None, description="simclr: width of the projection")
-    view_forward: Literal["separate", "joint"] | None = Field(
-        default=None,
-        description="simclr: separate: BatchNorm statistics per view, as the public reference; "
-        "joint: one forward over both views",
-    )
-    label_smoothing: Fraction | None = Field(
-        default=None, description="supervised: share of the target that is spread over all classes"
-    )
-    mixup_alpha: PositiveOrZero | None = Field(
-        default=None, description="supervised: Beta(alpha, alpha) draws how two images are mixed; 0: no mixup"
-    )
-    auxiliary_weight: PositiveOrZero | None = Field(
-        default=None, description="supervised: weight of the loss of an auxiliary head, where the network has one"
+    name: Literal["simclr"] = Field(description="NT-Xent on two views of every image; judged by kNN")
+    temperature: Positive = Field(description="divides the cosines in NT-Xent")
+    projector_hidden: Count = Field(description="width of the projector's hidden layer")
+    projector_out: Count = Field(description="width of the projection")
+    view_forward: Literal["separate", "joint"] = Field(
+        description="separate: BatchNorm statistics per view, as the public reference; "
+        "joint: one forward over both views"
     )
 
-    @model_validator(mode="after")
-    def _keys_of_its_name_alone(self) -> ObjectiveSection:
-        own, foreign = (_SIMCLR, _SUPERVISED) if self.name == "simclr" else (_SUPERVISED, _SIMCLR)
-        problems = [
-            f"objective.name={self.name} needs objective.{key}: add objective.{key}=VALUE"
-            for key in own
-            if getattr(self, key) is None
-        ]
-        problems += [
-            f"objective.{key} has no meaning for objective.name={self.name}: leave it out"
-            for key in foreign
-            if getattr(self, key) is not None
-        ]
-        if problems:
-            raise ValueError("\n".join(problems))
-        return self
+
+class ByolSection(Section):
+    """The prediction of one view's projection, as a slow average of the network gives it, from the other view."""
+
+    views_per_image: ClassVar[int] = 2
+
+    name: Literal["byol"] = Field(description="predict the teacher's projection of the other view; judged by kNN")
+    projector_hidden: Count = Field(description="width of the projector's hidden layer")
+    projector_out: Count = Field(description="width of the projection and of the prediction")
+    predictor_hidden: Count = Field(description="width of the predictor's hidden layer")
+    momentum: Fraction = Field(
+        description="share of itself that the teacher keeps at the first step; it rises to 1 by a cosine"
+    )
+
+
+class VicregSection(Section):
+    """Views that agree, outputs that vary, and no two that vary together."""
+
+    views_per_image: ClassVar[int] = 2
+
+    name: Literal["vicreg"] = Field(description="variance, invariance and covariance of two views; judged by kNN")
+    projector_hidden: Count = Field(description="width of the projector's two hidden layers")
+    projector_out: Count = Field(description="width of the projection")
+    invariance_weight: PositiveOrZero = Field(description="of the mean squared difference between the views")
+    variance_weight: PositiveOrZero = Field(description="of what the standard deviations lack to 1")
+    covariance_weight: PositiveOrZero = Field(description="of the squared covariances")
+
+
+class SupervisedSection(Section):
+    """Cross-entropy on labels."""
+
+    views_per_image: ClassVar[int] = 1
+
+    name: Literal["supervised"] = Field(description="cross-entropy on labels; judged by accuracy")
+    label_smoothing: Fraction = Field(description="share of the target that is spread over all classes")
+    mixup_alpha: PositiveOrZero = Field(description="Beta(alpha, alpha) draws how two images are mixed; 0: no mixup")
+    auxiliary_weight: PositiveOrZero = Field(
+        description="weight of the loss of an auxiliary head, where the network has one"
+    )
+
+
+ObjectiveSection = Annotated[
+    SimclrSection | ByolSection | VicregSection | SupervisedSection, Field(discriminator="name")
+]

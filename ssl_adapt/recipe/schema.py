@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 
 from ssl_adapt.data_names import DataName
 from ssl_adapt.recipe.adapt import AdaptSection
-from ssl_adapt.recipe.objective import AugmentSection, ObjectiveSection, ViewsSection
+from ssl_adapt.recipe.objective import ObjectiveSection, SupervisedSection
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import (
     BatchSize,
@@ -27,6 +27,7 @@ from ssl_adapt.recipe.values import (
     Text,
     Trackers,
 )
+from ssl_adapt.recipe.views import ViewSections
 
 
 class RunSection(Section):
@@ -161,11 +162,8 @@ class Recipe(Section):
         default=RunSection(), description="where the run is kept and how it is watched; may be absent"
     )
     data: DataSection = Field(description="the images")
-    views: ViewsSection | None = Field(
-        default=None, description="the random augmentation of a view; given with objective.name=simclr alone"
-    )
-    augment: AugmentSection | None = Field(
-        default=None, description="the random augmentation; given with objective.name=supervised alone"
+    views: ViewSections = Field(
+        description="the random augmentation: one section for all views of an image, or a list of one for each view"
     )
     model: ModelSection = Field(description="the network")
     objective: ObjectiveSection = Field(description="what is minimised")
@@ -175,7 +173,7 @@ class Recipe(Section):
     )
     knn: KnnSection | None = Field(
         default=None,
-        description="evaluation by nearest neighbours; given with objective.name=simclr alone",
+        description="evaluation by nearest neighbours; of all objectives but supervised, which accuracy judges",
     )
 
     @property
@@ -185,7 +183,7 @@ class Recipe(Section):
 
     @model_validator(mode="after")
     def _stages_fit_into_the_run(self) -> Recipe:
-        problems = self._missing_or_foreign_sections()
+        problems = self._sections_that_do_not_fit()
         epochs = self.train.epochs
         if self.train.warmup_epochs > epochs:
             problems.append(
@@ -207,12 +205,16 @@ class Recipe(Section):
             raise ValueError("\n".join(problems))
         return self
 
-    def _missing_or_foreign_sections(self) -> list[str]:
-        name = self.objective.name
-        wanted = {"views": name == "simclr", "augment": name == "supervised", "knn": name == "simclr"}
-        return [
-            f"objective.name={name} {'needs the section' if is_wanted else 'has no use for the section'} {section}: "
-            + ("add its keys; --help lists them" if is_wanted else f"type {section}=null")
-            for section, is_wanted in wanted.items()
-            if (getattr(self, section) is not None) != is_wanted
-        ]
+    def _sections_that_do_not_fit(self) -> list[str]:
+        name, problems = self.objective.name, []
+        if self.knn is None and not isinstance(self.objective, SupervisedSection):
+            problems.append(f"objective.name={name} needs the section knn: add its keys; --help lists them")
+        if self.knn is not None and isinstance(self.objective, SupervisedSection):
+            problems.append(f"objective.name={name} has no use for the section knn: type knn=null")
+        wanted = self.objective.views_per_image
+        if len(self.views) not in (1, wanted):
+            problems.append(
+                f"views: {len(self.views)} are given and objective.name={name} takes {wanted} of an image: "
+                f"give a list of {wanted}, or one section for all"
+            )
+        return problems

@@ -46,6 +46,7 @@ def _plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
 
 Count = Annotated[int, Field(ge=1), Expected("integer >= 1")]
 CountOrZero = Annotated[int, Field(ge=0), Expected("integer >= 0")]
+EvenOrZero = Annotated[int, Field(ge=0, multiple_of=2), Expected("even integer >= 0")]
 Positive = Annotated[float, Field(gt=0), Expected("number > 0")]
 PositiveOrZero = Annotated[float, Field(ge=0), Expected("number >= 0")]
 Length = Annotated[int | float, Field(gt=0), Expected("number > 0")]
@@ -74,6 +75,9 @@ CropScale = Annotated[
     Expected("two ascending numbers above 0, at most 1"),
 ]
 CropRatio = Annotated[
+    tuple[Positive, Positive], Tuple, AfterValidator(_ascending), Expected("two ascending numbers > 0")
+]
+BlurSigma = Annotated[
     tuple[Positive, Positive], Tuple, AfterValidator(_ascending), Expected("two ascending numbers > 0")
 ]
 Jitter = Annotated[

@@ -104,7 +104,7 @@ RULES: dict[str, dict[str, tuple[str, ...]]] = {
 _CELL_FORM = tuple(METHODS)
 _HAND_MADE = ("original", "cell", "full")
 _CIFAR = (
-    "data.image_px=16", "data.train_images=10000", "augment.pad_px=2", "train.lr=0.1", "run.accuracy_every_epochs=0",
+    "data.image_px=16", "data.train_images=10000", "views.pad_px=2", "train.lr=0.1", "run.accuracy_every_epochs=0",
 )  # fmt: skip
 _CIFAR_CPU = (*_CIFAR, "train.epochs=8")
 _TINY_CPU = (
@@ -137,9 +137,9 @@ NETWORKS: dict[tuple[int, Scale], tuple[Network, ...]] = {
                 ("original", "nat", "cell", "full", "full_present", "skips")),
         Network("darts", "DARTS, C 8, 6 cells", "DARTS",
                 ("recipe=supervised_darts", "model.args.channels=8", "model.args.cells=6",
-                 "augment.cutout_px=8", *_CIFAR_CPU), ("original", "nat", "cell", "full")),
+                 "views.cutout_px=8", *_CIFAR_CPU), ("original", "nat", "cell", "full")),
         Network("proxyless", "ProxylessNAS, width 0.25", "ProxylessNAS",
-                ("recipe=supervised_proxyless", "model.args.width=0.25", "augment.cutout_px=8", *_CIFAR_CPU),
+                ("recipe=supervised_proxyless", "model.args.width=0.25", "views.cutout_px=8", *_CIFAR_CPU),
                 ("original", "full")),
     ),
     (1, "full"): (

@@ -1,20 +1,20 @@
 """One backward pass over a batch in parts: equal to that over the whole, also where the loss compares images."""
 
+from collections.abc import Sequence
 from contextlib import nullcontext
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.statistics import statistics_at_rest
+from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import process_count, sum_all
 from ssl_adapt.training.checkpoint import random_state, set_random_state
-from ssl_adapt.training.tasks import Inputs, Task
 
 
 def backward_in_parts(
-    task: Task, network: nn.Module, plain: nn.Module, inputs: Inputs, parts: int, accelerator: Accelerator
+    objective: Objective, network: nn.Module, views: Sequence[Tensor], parts: int, accelerator: Accelerator
 ) -> float:
     """The loss of the whole batch, the mean over all processes, after its backward pass.
 
@@ -24,10 +24,9 @@ def backward_in_parts(
     part by part, as if each were a process with statistics of its own.
 
     Args:
-        task: what the network is trained for.
-        network: the network, or accelerate's wrapper of it.
-        plain: the network itself.
-        inputs: this process's share of the batch.
+        objective: what the network is trained for.
+        network: the objective's network, or accelerate's wrapper of it.
+        views: of this process's share of the batch.
         parts: how many; the share has at least as many images.
         accelerator: mixed precision, and when gradients go from process to process: with the last part.
 
@@ -35,35 +34,39 @@ def backward_in_parts(
     """
     if parts == 1:
         with accelerator.autocast():
-            outputs = task.forward(network, inputs)
-        loss = task.loss(outputs, inputs)
+            outputs = objective.forward(network, views)
+        loss = objective.loss(outputs)
         accelerator.backward(loss)
         return _mean(loss)
 
-    shares = list(zip(*(tensor.tensor_split(parts) for tensor in inputs), strict=True))
+    shares = list(zip(*(tensor.tensor_split(parts) for tensor in views), strict=True))
     states, cached = [], []
-    with torch.no_grad(), statistics_at_rest(plain), accelerator.autocast():
+    with torch.no_grad(), statistics_at_rest(objective.network), accelerator.autocast():
         for share in shares:
             states.append(random_state())
-            cached.append(_as_tuple(task.forward(plain, share)))
-    leaves = [torch.cat(tensors).requires_grad_() for tensors in zip(*cached, strict=True)]
-    loss = task.loss(leaves[0] if len(leaves) == 1 else tuple(leaves), inputs)
+            cached.append(objective.forward(objective.network, share))
+    leaves = [torch.cat(tensors) for tensors in zip(*cached, strict=True)]
+    for leaf in leaves:
+        leaf.requires_grad_(leaf.is_floating_point())  # what proves to be no output of weights is left out below
+    loss = objective.loss(leaves)
     loss.backward()
     lengths = [len(outputs[0]) for outputs in cached]
-    gradients = zip(*(leaf.grad.split(lengths) for leaf in leaves if leaf.grad is not None), strict=True)
+    gradients = [None if leaf.grad is None else leaf.grad.split(lengths) for leaf in leaves]
 
-    for index, (share, state, part) in enumerate(zip(shares, states, gradients, strict=True)):
+    for index, (share, state) in enumerate(zip(shares, states, strict=True)):
         set_random_state(state)  # the same paths are dropped as the first time
         is_last = index == parts - 1
         with nullcontext() if is_last else accelerator.no_sync(network):
             with accelerator.autocast():
-                outputs = _as_tuple(task.forward(network, share))
-            accelerator.backward(sum((o * g).sum() for o, g in zip(outputs, part, strict=True)))
+                outputs = objective.forward(network, share)
+            accelerator.backward(
+                sum(
+                    (output * gradient[index]).sum()
+                    for output, gradient in zip(outputs, gradients, strict=True)
+                    if output.requires_grad and gradient is not None
+                )
+            )
     return _mean(loss)
-
-
-def _as_tuple(outputs: Any) -> tuple[Tensor, ...]:
-    return (outputs,) if isinstance(outputs, Tensor) else tuple(outputs)
 
 
 def _mean(loss: Tensor) -> float:

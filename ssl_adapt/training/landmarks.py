@@ -4,6 +4,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch import nn
 
 from ssl_adapt.adaptation.adaptation import EdgeState
 from ssl_adapt.adaptation.cost import count_parameters
@@ -198,7 +199,7 @@ def _measure(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: 
     network, knn = learner.network, learner.recipe.knn
     is_projection = knn is not None and knn.layer == "projection"
     evaluate = monitor.evaluate_recalibrated if event == "recalibrated" else monitor.evaluate
-    evaluation = evaluate(network if is_projection else network.backbone)
+    evaluation = evaluate(nn.Sequential(network.backbone, network.heads[0]) if is_projection else network.backbone)
     values = {"feature_std": evaluation.feature_std, "rank_me": evaluation.rank_me}
     if evaluation.score:
         values |= {f"{_key(monitor)}_top1": evaluation.score.top1, f"{_key(monitor)}_top5": evaluation.score.top5}

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +18,12 @@ from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
 from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.backbones.memory_format import choose_memory_format
 from ssl_adapt.data import Batch
+from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import any_process, average, check_same_everywhere, process_count
 from ssl_adapt.recipe import AdaptSection, Recipe, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.checkpoint import random_state, set_random_state
-from ssl_adapt.training.tasks import Inputs, Task
 
 
 @dataclass
@@ -31,8 +31,7 @@ class Learner:
     """Everything that a step changes.
 
     Attributes:
-        task: what the network is trained for.
-        network: backbone and heads, as they are.
+        objective: what the network is trained for; it holds the network.
         prepared: the same network as accelerate wrapped it; the weights' pass goes through it.
         weight_optimizer: of the network's weights.
         adaptation: None once the architecture is fixed, or when it never adapts.
@@ -42,8 +41,7 @@ class Learner:
         memory_format: of the network and its images.
     """
 
-    task: Task
-    network: Any
+    objective: Objective
     prepared: nn.Module
     weight_optimizer: Optimizer
     adaptation: Adaptation | None
@@ -52,25 +50,32 @@ class Learner:
     recipe: Recipe
     memory_format: torch.memory_format
 
-    def augment(self, batch: Batch) -> Inputs:
-        """What the task makes of a batch, images in the network's memory format."""
-        first, second = (
-            tensor.contiguous(memory_format=self.memory_format) if tensor.ndim == 4 else tensor
-            for tensor in self.task.augment(batch)
-        )
-        return first, second
+    @property
+    def network(self) -> Any:
+        """The objective's network, as it is."""
+        return self.objective.network
 
-    def train_weights(self, inputs: Inputs, lr: float) -> float | None:
+    def views(self, batch: Batch) -> list[Tensor]:
+        """What the objective makes of a batch, images in the network's memory format."""
+        return [
+            tensor.contiguous(memory_format=self.memory_format) if tensor.ndim == 4 else tensor
+            for tensor in self.objective.views(batch)
+        ]
+
+    def train_weights(self, views: Sequence[Tensor], lr: float, progress: float) -> float | None:
         """One step of the weights, theta fixed; the loss of the whole batch.
 
         None if that or the gradient is not finite: everything is then as it was before.
+
+        Args:
+            views: what `views` gave.
+            lr: learning rate.
+            progress: the share of the run's steps that are done after this one.
         """
         for group in self.weight_optimizer.param_groups:
             group["lr"] = lr
         statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        loss = backward_in_parts(
-            self.task, self.prepared, self.network, inputs, self.recipe.train.accumulate, self.accelerator
-        )
+        loss = backward_in_parts(self.objective, self.prepared, views, self.recipe.train.accumulate, self.accelerator)
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         if self.recipe.train.clip_grad_norm is not None:
             norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.train.clip_grad_norm)
@@ -80,12 +85,13 @@ class Learner:
         if is_finite:
             self.weight_optimizer.step()
             self._average_statistics()
+            self.objective.after_step(progress)
         else:
             restore(statistics)
         self.weight_optimizer.zero_grad()
         return loss if is_finite else None
 
-    def train_theta(self, inputs: Inputs) -> float | None:
+    def train_theta(self, views: Sequence[Tensor]) -> float | None:
         """One step of theta, the weights fixed: the second half of a step of the architecture stage.
 
         The loss of the whole batch, or None as in `train_weights`.
@@ -96,9 +102,9 @@ class Learner:
         update_bn = self.recipe.adapt.theta_updates_bn
         statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()] if update_bn else []
         # Past accelerate's wrapper, which knows the weights alone: theta's gradients are averaged here.
-        with self.adaptation.architecture_pass(*self.network.heads, update_bn=update_bn):
+        with self.adaptation.architecture_pass(self.network, update_bn=update_bn):
             loss = backward_in_parts(
-                self.task, self.network, self.network, inputs, self.recipe.train.accumulate, self.accelerator
+                self.objective, self.network, views, self.recipe.train.accumulate, self.accelerator
             )
         gradients = [p.grad for p in self.adaptation.theta_parameters() if p.grad is not None]
         average(gradients)
@@ -178,28 +184,29 @@ class Learner:
 
 
 def create_learner(
-    recipe: Recipe, task: Task, accelerator: Accelerator, architecture: Mapping[str, Any] | None = None
+    recipe: Recipe, objective: Objective, accelerator: Accelerator, architecture: Mapping[str, Any] | None = None
 ) -> Learner:
     """A fresh learner; `architecture` is that of a run that goes on after its fix.
 
     Raises:
         ValueError: if timm does not know the model, or it cannot be adapted.
     """
-    network: Any = task.create_network().to(accelerator.device)
+    network: Any = objective.network.to(accelerator.device)
     memory_format = choose_memory_format(network, accelerator.device)  # of the plain one, so that a resume finds it too
     adaptation = theta_optimizer = None
     if architecture is not None:
-        apply_architecture(network.backbone, Architecture.from_dict(architecture))
+        for backbone in (network.backbone, *network.teacher_backbones):
+            apply_architecture(backbone, Architecture.from_dict(architecture))
     elif recipe.adapt is not None:
-        adaptation = create_adaptation(network.backbone, recipe.adapt)
+        adaptation = create_adaptation(network.backbone, network.teacher_backbones, recipe.adapt)
         theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
     if process_count() > 1 and recipe.train.sync_batchnorm:
-        network = synchronise_batch_norm(network, accelerator.device)
+        synchronise_batch_norm(network, accelerator.device)
     network.to(memory_format=memory_format)
-    weight_optimizer = create_weight_optimizer(network.parameters(), recipe.train, accelerator.device)
+    weight_optimizer = create_weight_optimizer(trainable(network), recipe.train, accelerator.device)
     prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, recipe.data.image_px)
     return Learner(
-        task, network, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe, memory_format
+        objective, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe, memory_format
     )
 
 
@@ -233,10 +240,16 @@ def has_unread_weights(network: nn.Module, image_px: int) -> bool:
     return any(gradient is None for gradient in torch.autograd.grad(total, weights, allow_unused=True))
 
 
-def create_adaptation(backbone: nn.Module, adapt: AdaptSection) -> Adaptation:
-    """The backbone's edges made mixed, as the recipe's `adapt` says."""
+def trainable(network: nn.Module) -> list[nn.Parameter]:
+    """The weights that gradients move; a teacher's are not among them."""
+    return [weight for weight in network.parameters() if weight.requires_grad]
+
+
+def create_adaptation(backbone: nn.Module, followers: Sequence[nn.Module], adapt: AdaptSection) -> Adaptation:
+    """The backbone's edges made mixed, and those of the networks that follow it, as the recipe's `adapt` says."""
     return Adaptation(
         backbone,
+        followers=followers,
         sharing=adapt.sharing,
         shape_change=adapt.shape_change,
         none_rule=adapt.none_rule,

@@ -1,7 +1,6 @@
 """What a run will do, told before it begins: the network and its cost, its edges, the stages."""
 
 from collections import Counter
-from typing import Any
 
 import torch
 from torch import nn
@@ -11,6 +10,7 @@ from ssl_adapt.evaluation.monitor import Monitor
 from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.objective import create_backbone
 from ssl_adapt.training.run_log import RunLog
 from ssl_adapt.training.schedules import Stages, steps_to_change
 
@@ -34,7 +34,7 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
         (
             "network",
             f"{recipe.model.name}: {parameters:,} parameters, {macs:,} multiply-adds"
-            + (f"; projector {heads:,} parameters" if heads else ""),
+            + (f"; heads {heads:,} parameters" if heads else ""),
         ),
         ("edges", _describe_edges(learner, recipe)),
         ("stages", _describe_stages(stages, recipe)),
@@ -71,7 +71,7 @@ def plain_cost(learner: Learner) -> tuple[int, int]:
     """Parameters and multiply-adds of the plain backbone, built without memory or random numbers."""
     recipe = learner.recipe
     with torch.device("meta"):
-        backbone: Any = learner.task.create_network().backbone
+        backbone = create_backbone(recipe, num_classes=learner.network.backbone.num_classes)
     try:
         return count_parameters(backbone), macs_of(backbone, recipe.data.image_px)
     except (RuntimeError, AssertionError) as error:

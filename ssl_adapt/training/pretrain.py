@@ -1,9 +1,11 @@
 """The one loop: train, self-supervised or supervised, while the architecture adapts, then export."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 from ssl_adapt.export import export_timm
 from ssl_adapt.recipe import Recipe
@@ -18,6 +20,7 @@ from ssl_adapt.training.landmarks import (
     tell_theta,
 )
 from ssl_adapt.training.learner import Learner, create_learner
+from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.plan import describe_plan, warn_if_too_short
 from ssl_adapt.training.progress import (
     Progress,
@@ -32,7 +35,6 @@ from ssl_adapt.training.run_log import RunLog
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import create_accelerator, create_stages, epoch_batches, load_splits, lr_at, part_ways
 from ssl_adapt.training.stop_signal import InterruptedRunError, StopSignal
-from ssl_adapt.training.tasks import Inputs, create_task
 
 
 def pretrain(recipe: Recipe) -> Path | None:
@@ -56,8 +58,8 @@ def pretrain(recipe: Recipe) -> Path | None:
         if saved:
             check_checkpoint(saved)
         torch.manual_seed(recipe.seed)
-        task = create_task(recipe, train_set)
-        learner = create_learner(recipe, task, accelerator, saved and saved.state["learner"]["architecture"])
+        objective = create_objective(recipe, train_set)
+        learner = create_learner(recipe, objective, accelerator, saved and saved.state["learner"]["architecture"])
         plan = describe_plan(recipe, learner, monitor, stages)
 
         folder.create()
@@ -82,7 +84,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 for batch in epoch_batches(recipe, train_set, device, stages, epoch, progress.step):
                     if learner.adaptation and progress.step == stages.fix_step:
                         tell_fix(log, folder, monitor, learner, progress.step)
-                    loss = train_step(recipe, learner, stages, learner.augment(batch), progress.step)
+                    loss = train_step(recipe, learner, stages, learner.views(batch), progress.step)
                     log.advance()
                     progress.count(loss)
                     tell_theta(log, learner, stages, progress.step)
@@ -106,17 +108,17 @@ def pretrain(recipe: Recipe) -> Path | None:
             return export(log, folder, learner)
 
 
-def train_step(recipe: Recipe, learner: Learner, stages: Stages, inputs: Inputs, step: int) -> float | None:
+def train_step(recipe: Recipe, learner: Learner, stages: Stages, views: Sequence[Tensor], step: int) -> float | None:
     """One step of what is due at `step`; the loss, or None if a loss or gradient was not finite.
 
     The pass that had it, of the weights or of theta, has then moved nothing, and one after it was not made.
     """
     learner.set_drop_path(step / stages.total_steps)
     order = theta_order(recipe, stages, step)
-    if order == "theta first" and learner.train_theta(inputs) is None:
+    if order == "theta first" and learner.train_theta(views) is None:
         return None
-    loss = learner.train_weights(inputs, lr_at(recipe, stages, step))
-    if loss is not None and order == "weights first" and learner.train_theta(inputs) is None:
+    loss = learner.train_weights(views, lr_at(recipe, stages, step), (step + 1) / stages.total_steps)
+    if loss is not None and order == "weights first" and learner.train_theta(views) is None:
         return None
     if learner.adaptation and step >= stages.architecture_steps:
         learner.adaptation.anneal((step + 1 - stages.architecture_steps) / stages.anneal_steps)

@@ -1,4 +1,4 @@
-"""A batch of images becomes one augmented view: padded crop, flip and cutout, as classifiers are trained."""
+"""The view of supervised learning on small images: padded crop, flip and cutout."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 from kornia.augmentation import GeometricAugmentationBase2D, IntensityAugmentationBase2D
 from kornia.augmentation.random_generator.base import RandomGeneratorBase
-from torch import Tensor, nn
+from torch import Tensor
 
-from ssl_adapt.views.images import check_images
+from ssl_adapt.views.view import View
 
 
 @dataclass(frozen=True)
-class SupervisedViewSettings:
+class PaddedCropSettings:
     """What is drawn for a view. Every field changes results, so none has a default.
 
     Args:
@@ -49,62 +49,15 @@ class SupervisedViewSettings:
                 raise ValueError(f"{name} must be {meaning}, got {getattr(self, name)!r}")
 
 
-class SupervisedViews(nn.Module):
-    """One random view of every image: padded crop, flip, normalise, cutout.
-
-    All draws come from torch's CPU generator, so that restoring its state repeats the views, on any device.
-
-    Args:
-        settings: what is drawn.
+def padded_crop_view(settings: PaddedCropSettings) -> View:
+    """The view that the settings describe; the images must have its size already.
 
     Source: the transforms of github.com/quark0/darts for CIFAR-10. Up to the cutout a view equals, bit for
     bit, what torchvision's pad, crop, horizontal_flip and normalize make at equal parameters.
     """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, settings: SupervisedViewSettings) -> None:
-        super().__init__()
-        self.settings = settings
-        # In tuples they are no submodules: `to(device)` would move their random draws to that device.
-        self.before_normalise = (PaddedCropFlip(settings.pad_px, settings.flip_p),)
-        self.after_normalise = (ImagewiseCutout(settings.cutout_px),) if settings.cutout_px else ()
-        self.register_buffer("mean", torch.tensor(settings.mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(settings.std).view(3, 1, 1), persistent=False)
-
-    def extra_repr(self) -> str:
-        """Returns the settings, for `print`."""
-        return str(self.settings)
-
-    @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        """Returns a view (B, 3, size_px, size_px) float32, normalised, on the device of the images.
-
-        Args:
-            images: (B, 3, size_px, size_px) uint8 in 0..255.
-
-        Raises:
-            ValueError: the images are not uint8 or not of that shape; the message says what to pass.
-        """
-        check_images(images)
-        _check_size(images, self.settings.size_px)
-        view = images.to(torch.float32, memory_format=torch.contiguous_format).div_(255.0)
-        for operation in self.before_normalise:
-            view = operation(view)
-        view = view.sub_(self.mean.to(view.device)).div_(self.std.to(view.device))
-        for cut in self.after_normalise:
-            view = cut(view)
-        return view
-
-
-def _check_size(images: Tensor, size_px: int) -> None:
-    height, width = images.shape[2:]
-    if (height, width) != (size_px, size_px):
-        raise ValueError(
-            f"a padded crop keeps the size of the images, got {height} x {width} px for views of {size_px} px; "
-            f"load the images at {size_px} px"
-        )
+    s = settings
+    cutout = (ImagewiseCutout(s.cutout_px),) if s.cutout_px else ()
+    return View([PaddedCropFlip(s.pad_px, s.flip_p, s.size_px)], mean=s.mean, std=s.std, after_normalise=cutout)
 
 
 class PaddedCropFlipGenerator(RandomGeneratorBase):
@@ -171,12 +124,13 @@ class PaddedCropFlip(GeometricAugmentationBase2D):
     Args:
         pad_px: pixels on each side.
         flip_p: probability of a horizontal flip.
+        size_px: height and width that the images must have; None: any.
     """
 
-    def __init__(self, pad_px: int, flip_p: float) -> None:
+    def __init__(self, pad_px: int, flip_p: float, size_px: int | None = None) -> None:
         super().__init__(p=1.0)
         self._param_generator = PaddedCropFlipGenerator(pad_px, flip_p)
-        self.flags = {"pad_px": pad_px}
+        self.flags = {"pad_px": pad_px, "size_px": size_px}
 
     def compute_transformation(self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any]) -> Tensor:
         """Returns (B, 3, 3): pixel centres (x, y, 1) of the input to those of the output."""
@@ -192,7 +146,17 @@ class PaddedCropFlip(GeometricAugmentationBase2D):
     def apply_transform(
         self, input: Tensor, params: dict[str, Tensor], flags: dict[str, Any], transform: Tensor | None = None
     ) -> Tensor:
-        """Returns (B, C, H, W), see `crop_padded_flip`."""
+        """Returns (B, C, H, W), see `crop_padded_flip`.
+
+        Raises:
+            ValueError: the images are not of the size that was asked for.
+        """
+        (height, width), size = input.shape[-2:], flags["size_px"]
+        if size is not None and (height, width) != (size, size):
+            raise ValueError(
+                f"a padded crop keeps the size of the images, got {height} x {width} px for views of {size} px; "
+                f"load the images at {size} px"
+            )
         return crop_padded_flip(input, params["corner"], params["flip"], flags["pad_px"])
 
 

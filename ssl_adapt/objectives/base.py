@@ -1,0 +1,135 @@
+"""The contract of an objective: all that the training loop knows of what a run trains for."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, ClassVar, Literal, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ssl_adapt.data import Batch
+
+Judge = Literal["kNN", "accuracy"]
+
+
+class Network(Protocol):
+    """What an objective trains. All state of a run's objective is in its parameters and buffers.
+
+    Called with images, or with one view, it gives what the loss compares. Everything that gets gradients is used in
+    that call alone, as data-parallel wrappers ask for.
+
+    Attributes:
+        backbone: what adapts, is evaluated, and is exported.
+        heads: what stands behind it, in order; the first gives the projection, where there is one.
+        teacher_backbones: backbones that follow this one: they get no gradients, see the same theta, and are fixed with
+            it. Most objectives have none.
+    """
+
+    backbone: nn.Module
+    heads: tuple[nn.Module, ...]
+    teacher_backbones: tuple[nn.Module, ...]
+
+
+class Objective(Protocol):
+    """What a run trains for: a network, the views of a batch, their outputs, and the loss of those.
+
+    An objective is written as a class of its own, in a file of its own, and inherits from this one for `after_step`.
+
+    Attributes:
+        judge: what tells how good the backbone is: kNN on its features, or the accuracy of its classifier.
+        needs_labels: whether a batch must have labels. The backbone then comes with a classifier for them.
+        view_count: how many views `views` makes of an image.
+        network: see `Network`.
+    """
+
+    judge: ClassVar[Judge]
+    needs_labels: ClassVar[bool]
+    view_count: ClassVar[int]
+    network: Any  # a Network and an nn.Module, which Python has no type for
+
+    def views(self, batch: Batch) -> list[Tensor]:
+        """What the network and the loss take: tensors with a row for each image, on the batch's device.
+
+        Images are normalised and float32. All draws come from torch's CPU generator.
+        """
+        ...
+
+    def forward(self, network: nn.Module, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """All that the loss needs, as tensors with a row for each image; what gets no gradient is among them.
+
+        The loss thus depends on the outputs alone: a batch may be taken in parts whose outputs are put together.
+
+        Args:
+            network: the objective's network, or a wrapper of it, whose call computes what has weights.
+            views: what `views` gave, or the same rows of each.
+        """
+        ...
+
+    def loss(self, outputs: Sequence[Tensor]) -> Tensor:
+        """A scalar in float32 (float64 for such outputs), outside autocast.
+
+        Distributed: may be collective. Its mean over the processes is the loss of the whole batch, and the mean of
+        the parameters' gradients its gradient.
+        """
+        ...
+
+    def after_step(self, progress: float) -> None:
+        """What follows a step of the weights; nothing, unless an objective says otherwise.
+
+        Args:
+            progress: the share of the run's steps that are done, above 0 and at most 1.
+        """
+
+
+class ProjectedNetwork(nn.Module):
+    """A backbone and its projector: images (B, 3, H, W) -> projections (B, out). See `Network`.
+
+    Args:
+        backbone: maps images to pooled features (B, in_features), such as a timm model with num_classes=0.
+        projector: maps features to projections.
+    """
+
+    teacher_backbones: tuple[nn.Module, ...] = ()
+
+    def __init__(self, backbone: nn.Module, projector: nn.Module) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projector = projector
+
+    @property
+    def heads(self) -> tuple[nn.Module, ...]:
+        """The projector."""
+        return (self.projector,)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Images (B, 3, H, W) -> projections (B, out)."""
+        projections: Tensor = self.projector(self.backbone(images))
+        return projections
+
+
+def create_mlp(*widths: int) -> nn.Sequential:
+    """Linear layers from one width to the next, BatchNorm1d and ReLU between them: (B, widths[0]) -> (B, widths[-1]).
+
+    Layers before a BatchNorm have no bias.
+    """
+    layers: list[nn.Module] = []
+    for width, following in pairwise(widths[:-1]):
+        layers += [nn.Linear(width, following, bias=False), nn.BatchNorm1d(following), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers, nn.Linear(widths[-2], widths[-1]))
+
+
+def feature_width(backbone: nn.Module) -> int:
+    """The number of features that a timm model without a classifier gives for an image.
+
+    Raises:
+        ValueError: the backbone has a classifier.
+    """
+    model: Any = backbone  # timm's contract is not in nn.Module
+    if model.num_classes:
+        raise ValueError(f"the backbone has a classifier for {model.num_classes} classes: create it with num_classes=0")
+    return int(getattr(model, "head_hidden_size", model.num_features))  # some heads have a layer before the classifier
+
+
+def outside_autocast(outputs: Sequence[Tensor]) -> list[Tensor]:
+    """The outputs in float32, or in float64 where they are."""
+    return [output.to(torch.promote_types(output.dtype, torch.float32)) for output in outputs]

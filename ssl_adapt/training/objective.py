@@ -1,0 +1,110 @@
+"""From the sections of a recipe to the objective: its backbone, its views, and what is minimised."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import timm
+from timm.layers.drop import DropPath
+from torch import nn
+
+from ssl_adapt.adaptation.edge import Adaptable
+from ssl_adapt.backbones.adaptable import adaptable
+from ssl_adapt.data import ImageSet
+from ssl_adapt.objectives import Byol, Objective, Simclr, Supervised, Vicreg
+from ssl_adapt.recipe import DataSection, Recipe, ResizedCropSection, ViewSection
+from ssl_adapt.views import PaddedCropSettings, ResizedCropSettings, View, Views, padded_crop_view, resized_crop_view
+
+OBJECTIVES: dict[str, Any] = {"simclr": Simclr, "byol": Byol, "vicreg": Vicreg, "supervised": Supervised}
+
+
+def create_objective(recipe: Recipe, train_set: ImageSet) -> Objective:
+    """The objective that the recipe names, on a fresh network with weights drawn from torch's generator.
+
+    Raises:
+        ValueError: if it needs labels that the images have not, or the network can't be created.
+    """
+    kind = OBJECTIVES[recipe.objective.name]
+    if kind.needs_labels:
+        check_labels(recipe.objective.name, recipe.data.name, train_set)
+    backbone = create_backbone(recipe, num_classes=len(train_set.classes) if kind.needs_labels else 0)
+    views = create_views(recipe.views, recipe.data, recipe.objective.views_per_image)
+    objective: Objective = kind(backbone, views, **recipe.objective.model_dump(exclude={"name"}))
+    return objective
+
+
+def check_labels(objective_name: str, data_name: str, train_set: ImageSet) -> None:
+    """Refuse images that a classifier can't be trained on.
+
+    Raises:
+        ValueError: if they have no labels, or those of one class alone.
+    """
+    if train_set.labels is None:
+        raise ValueError(
+            f"objective.name={objective_name} needs labels, and data.name={data_name} has none: "
+            "give the images in one folder for each class, or take a recipe of simclr"
+        )
+    if len(train_set.classes) < 2:
+        raise ValueError(f"data.name={data_name} has one class alone: a classifier needs two or more")
+
+
+def create_views(sections: Sequence[ViewSection], data: DataSection, count: int) -> Views:
+    """The views that the sections describe, `count` of them: one section serves all."""
+    views = [create_view(section, data) for section in sections]
+    return Views(views * count if len(views) == 1 else views)
+
+
+def create_view(section: ViewSection, data: DataSection) -> View:
+    """The view that a section describes, at the size and with the normalisation of the data."""
+    own = section.model_dump(exclude={"name"})
+    shared: dict[str, Any] = {"size_px": data.image_px, "mean": data.mean, "std": data.std}
+    if isinstance(section, ResizedCropSection):
+        return resized_crop_view(ResizedCropSettings(**shared, **own))
+    return padded_crop_view(PaddedCropSettings(**shared, **own))
+
+
+def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
+    """The plain timm model of the recipe, with weights drawn from torch's generator.
+
+    Raises:
+        ValueError: if timm does not know the model or refuses its arguments, or it has no edges to
+            adapt or no paths to drop.
+    """
+    px = recipe.data.image_px
+    cfg = {"input_size": (3, px, px), "mean": recipe.data.mean, "std": recipe.data.std, "crop_pct": 1.0}
+    try:
+        backbone: nn.Module = timm.create_model(
+            recipe.model.name, num_classes=num_classes, pretrained_cfg_overlay=cfg, **recipe.model.args
+        )
+    except (
+        ArithmeticError,
+        AssertionError,
+        AttributeError,
+        LookupError,
+        OSError,
+        RuntimeError,
+        TypeError,
+        ValueError,
+    ) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        hint = "" if timm.is_model(recipe.model.name) else _nearest_models(recipe.model.name)
+        raise ValueError(
+            f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {reason}{hint}"
+        ) from error
+    if recipe.train.drop_path is not None and not any(isinstance(module, DropPath) for module in backbone.modules()):
+        raise ValueError(
+            f"train.drop_path={recipe.train.drop_path}: {recipe.model.name} has no drop-path; set it to null "
+            "(many timm models have one with model.args.drop_path_rate=0.1)"
+        )
+    if recipe.adapt is None:
+        return backbone
+    if not isinstance(backbone, Adaptable):
+        return adaptable(backbone, recipe.adapt.edges, model_args=recipe.model.args)
+    if recipe.adapt.edges is not None:
+        raise ValueError(f"adapt.edges={recipe.adapt.edges}: {recipe.model.name} declares its own edges; leave it out")
+    return backbone
+
+
+def _nearest_models(name: str) -> str:
+    near = difflib.get_close_matches(name, timm.list_models(), n=2)
+    return f"; did you mean {' or '.join(map(repr, near))}?" if near else "; timm.list_models() has the names"
