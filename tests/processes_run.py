@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,14 @@ from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
 import ssl_adapt  # noqa: F401 (registers the networks)
-from ssl_adapt.objectives.simclr import SimclrNetwork
+from ssl_adapt.data import load_image_splits
 from ssl_adapt.processes import process_count, process_index
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.learner import Learner, create_learner
+from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.setting import create_accelerator
-from ssl_adapt.training.tasks import SimclrTask
 
 STEPS = 4
 ADAPTS = ["adapt.theta_lr=0.5", "adapt.none_rule=threshold"]
@@ -30,12 +31,22 @@ WITHOUT_STATISTICS = [
 # Its plain cells never read their input 0, and without skips that change the shape the mixed ones don't either.
 CELL_FORM = ["data.image_px=8", "model.name=resnet20_nat", "model.args={channels: 4, cells: 3}"]
 
+PARTS = ["train.sync_batchnorm=false", "train.accumulate=2"]
+OTHERS = ["objective.projector_hidden=32", "objective.projector_out=16", "adapt.mode=hard", "adapt.anneal_epochs=0"]
+
 # name: recipe arguments, how the 24 images are shared out by two processes
 CASES: dict[str, tuple[list[str], tuple[int, int]]] = {
     "simclr": (SMALL, (12, 12)),
     "joint views": ([*SMALL, "objective.view_forward=joint"], (12, 12)),
     "cell": ([*SMALL, "adapt.sharing=cell"], (12, 12)),
     "different lengths": (SMALL, (17, 7)),
+    "byol": (["recipe=byol_resnet20", *SMALL, *OTHERS], (12, 12)),
+    "vicreg": (["recipe=vicreg_resnet20", *SMALL, *OTHERS], (12, 12)),
+    "vicreg, 2 parts": (
+        ["recipe=vicreg_resnet20", *SMALL, *OTHERS, "train.sync_batchnorm=false", "train.accumulate=2"],
+        (12, 12),
+    ),
+    "supervised": (["recipe=supervised_resnet20", *SMALL], (12, 12)),
     "adapt=null": ([*SMALL, "adapt=null"], (12, 12)),
     "unread weights, adapt=null": ([*CELL_FORM, "adapt=null"], (12, 12)),
     "unread weights": ([*CELL_FORM, "adapt.shape_change=forbid"], (12, 12)),
@@ -46,23 +57,17 @@ CASES: dict[str, tuple[list[str], tuple[int, int]]] = {
 }
 
 
-class TaskWithoutStatistics(SimclrTask):
-    """Its projector normalises each image by itself."""
-
-    def create_network(self) -> SimclrNetwork:
-        network = super().create_network()
-        network.projector[1] = nn.LayerNorm(network.projector[1].num_features)
-        return network
-
-
 def create(arguments: list[str]) -> Learner:
     adapts = [] if "adapt=null" in arguments else ADAPTS
-    recipe = load_recipe(["recipe=debug", "train.optimizer=sgd", "train.momentum=0.9", *adapts, *arguments])
+    base = [] if any(argument.startswith("recipe=") for argument in arguments) else ["recipe=debug"]
+    recipe = load_recipe([*base, "train.optimizer=sgd", "train.momentum=0.9", *adapts, *arguments])
     AcceleratorState._reset_state()
     accelerator = create_accelerator(recipe)
     torch.manual_seed(0)
-    task = TaskWithoutStatistics if recipe.model.name == "convnext_atto" else SimclrTask
-    return create_learner(recipe, task(recipe), accelerator)
+    objective = create_objective(recipe, load_image_splits("digits", image_px=8).train)
+    if recipe.model.name == "convnext_atto":  # no statistics at all: the projector normalises each image by itself
+        objective.network.projector[1] = nn.LayerNorm(objective.network.projector[1].num_features)
+    return create_learner(recipe, objective, accelerator)
 
 
 def images(step: int, px: int) -> tuple[Tensor, Tensor]:
@@ -79,14 +84,16 @@ def measure(name: str) -> dict[str, Any]:
     learner = create(arguments)
     px = learner.recipe.data.image_px
 
-    def share(step: int) -> tuple[Tensor, Tensor]:
+    def share(step: int) -> Sequence[Tensor]:
         views = images(step, px)
+        if learner.objective.needs_labels:
+            views = (views[0], torch.arange(24) % 10)
         if process_count() == 1:
             return views
         return tuple(view.split(lengths)[process_index()] for view in views)
 
     parts = learner.recipe.train.accumulate
-    loss = backward_in_parts(learner.task, learner.prepared, learner.network, share(0), parts, learner.accelerator)
+    loss = backward_in_parts(learner.objective, learner.prepared, share(0), parts, learner.accelerator)
     found: dict[str, Any] = {
         "processes": process_count(),
         "loss": torch.tensor(loss),
@@ -95,7 +102,7 @@ def measure(name: str) -> dict[str, Any]:
     learner.weight_optimizer.zero_grad()
     losses = []
     for step in range(STEPS):
-        losses.append(learner.train_weights(share(step), 0.05))
+        losses.append(learner.train_weights(share(step), 0.05, 0.5))
         if learner.adaptation:
             losses.append(learner.train_theta(share(step)))
     found["losses"] = torch.tensor(losses)
@@ -103,7 +110,7 @@ def measure(name: str) -> dict[str, Any]:
         learner.check_theta()
         found["theta"] = {n: theta.detach().clone() for n, theta in learner.adaptation.theta.items()}
         found["architecture"] = learner.fix().to_dict()
-    learner.train_weights(share(STEPS), 0.05)
+    learner.train_weights(share(STEPS), 0.05, 0.5)
     found["network"] = {n: v.clone() for n, v in learner.network.state_dict().items()}
     return found
 

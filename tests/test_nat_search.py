@@ -9,6 +9,7 @@ import timm
 import torch
 from accelerate.state import AcceleratorState
 from script_calls import run_script
+from ssl_adapt.training.tasks import create_task
 
 from ssl_adapt import load_recipe, pretrain
 from ssl_adapt.backbones.genotypes import GENOTYPES, Genotype
@@ -17,7 +18,6 @@ from ssl_adapt.nat.learner import NatLearner
 from ssl_adapt.nat.options import read_search_arguments
 from ssl_adapt.nat.search import search
 from ssl_adapt.nat.settings import PUBLISHED
-from ssl_adapt.training.tasks import create_task
 
 SMALL = replace(PUBLISHED, epochs=2, batch_size=32, channels=2, cells=3, transforms=4)
 SUPERVISED = ["recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "views.pad_px=1", "adapt=null"]

@@ -21,7 +21,7 @@ from ssl_adapt.training.learner import has_unread_weights
 TESTS = Path(__file__).parent
 PRETRAIN = TESTS.parent / "scripts" / "pretrain.py"
 # One process takes the shares of two as parts: BatchNorm then sees the same images together.
-AS_PARTS = {"statistics of each": 2, "statistics of each, 2 parts": 4}
+AS_PARTS = {"statistics of each": 2, "statistics of each, 2 parts": 4, "vicreg, 2 parts": 4}
 
 
 def torchrun(

@@ -10,7 +10,7 @@ from torch import nn
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.backbones.operations import create_conv_bn
 from ssl_adapt.backbones.resnet_weights import load_torchvision_weights
-from ssl_adapt.objectives.simclr import create_projector
+from ssl_adapt.objectives.base import create_mlp
 
 COUNTS = [
     ("resnet20", {"num_classes": 10}, 32, 269_722, 40_551_040),
@@ -29,7 +29,7 @@ def test_parameters_and_multiply_adds(name, arguments, px, parameters, macs):
 
 
 def test_resnet50_with_the_simclr_head():
-    network = nn.Sequential(timm.create_model("resnet50_cifar", num_classes=0), create_projector(2048, 512, 128))
+    network = nn.Sequential(timm.create_model("resnet50_cifar", num_classes=0), create_mlp(2048, 512, 128))
     assert count_parameters(network) == 24_615_616
     assert count_macs(network, torch.zeros(1, 3, 32, 32)) == 1_298_923_520
 

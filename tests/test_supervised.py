@@ -6,6 +6,7 @@ from dataclasses import replace
 import kornia.augmentation
 import numpy as np
 import pytest
+import timm
 import torch
 import torch.nn.functional as F
 from scipy.stats import binomtest, chisquare, ks_2samp
@@ -17,20 +18,31 @@ from torchvision.transforms.v2 import functional as tv
 from ssl_adapt.data import ImageSet
 from ssl_adapt.evaluation.accuracy import Accuracy, evaluate_accuracy, logits_accuracy
 from ssl_adapt.evaluation.features import normalise
-from ssl_adapt.objectives.supervised import SupervisedObjective
-from ssl_adapt.views.supervised import (
+from ssl_adapt.objectives import Supervised
+from ssl_adapt.views import Views
+from ssl_adapt.views.padded_crop import (
     CutoutGenerator,
     ImagewiseCutout,
     PaddedCropFlip,
     PaddedCropFlipGenerator,
-    SupervisedViews,
-    SupervisedViewSettings,
+    PaddedCropSettings,
     crop_padded_flip,
+    padded_crop_view,
 )
 
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-DARTS = SupervisedViewSettings(32, 4, 0.5, 16, MEAN, STD)
-OBJECTIVE = SupervisedObjective(num_classes=7, label_smoothing=0.1, mixup_alpha=0.8, auxiliary_weight=0.4)
+DARTS = PaddedCropSettings(32, 4, 0.5, 16, MEAN, STD)
+VALUES = {"num_classes": 7, "label_smoothing": 0.1, "mixup_alpha": 0.8, "auxiliary_weight": 0.4}
+
+
+def create_objective(num_classes: int = 7, **values: float) -> Supervised:
+    backbone = timm.create_model("resnet20", num_classes=num_classes, width=4, layers=[1])
+    chosen = {**VALUES, **values}
+    del chosen["num_classes"]
+    return Supervised(backbone, Views([padded_crop_view(DARTS)]), **chosen)
+
+
+OBJECTIVE = create_objective()
 
 
 @pytest.fixture(autouse=True)
@@ -49,7 +61,7 @@ def numpy_cutout(image: np.ndarray, y: int, x: int, side: int) -> None:
             image[:, row, column] = 0
 
 
-def torchvision_view(image: Tensor, corner: list[int], flip: bool, settings: SupervisedViewSettings) -> Tensor:
+def torchvision_view(image: Tensor, corner: list[int], flip: bool, settings: PaddedCropSettings) -> Tensor:
     pixels = tv.crop(tv.pad(image.float() / 255, [settings.pad_px]), *corner, *image.shape[1:])
     return tv.normalize(tv.horizontal_flip(pixels) if flip else pixels, MEAN, STD)
 
@@ -60,13 +72,13 @@ def torchvision_view(image: Tensor, corner: list[int], flip: bool, settings: Sup
 def test_views_equal_torchvision_and_numpy_bit_for_bit(size_px: int, pad_px: int, cutout_px: int) -> None:
     images = random_images(64, size_px)
     settings = replace(DARTS, size_px=size_px, pad_px=pad_px, cutout_px=cutout_px)
-    views = SupervisedViews(settings)
+    view = padded_crop_view(settings)
     state = torch.get_rng_state()
-    ours = views(images)
+    [ours] = Views([view])(images)
     torch.set_rng_state(state)
     # The draws depend on the state and the shape alone, so they can be had again without the images.
-    crop = views.before_normalise[0].forward_parameters(images.shape)
-    cuts = [cut.forward_parameters(images.shape)["centre"].tolist() for cut in views.after_normalise]
+    crop = view.augmentations[0].forward_parameters(images.shape)
+    cuts = [cut.forward_parameters(images.shape)["centre"].tolist() for cut in view.after_normalise]
     assert len(cuts) == (cutout_px > 0)
     for row, image in enumerate(images):
         view = torchvision_view(image, crop["corner"][row].tolist(), bool(crop["flip"][row]), settings).numpy()
@@ -79,7 +91,7 @@ def test_views_equal_torchvision_and_numpy_bit_for_bit(size_px: int, pad_px: int
 
 def test_padding_is_black_and_cutout_is_the_mean() -> None:
     white = torch.full((200, 3, 32, 32), 255, dtype=torch.uint8)
-    seen = {round(value, 4) for value in SupervisedViews(DARTS)(white)[:, 0].flatten().tolist()}
+    seen = {round(value, 4) for value in Views([padded_crop_view(DARTS)])(white)[0][:, 0].flatten().tolist()}
     assert seen == {round((1 - MEAN[0]) / STD[0], 4), round(-MEAN[0] / STD[0], 4), 0.0}
 
 
@@ -123,17 +135,17 @@ def test_operations_work_in_a_kornia_container_and_replay() -> None:
 def test_state_of_the_generator_repeats_the_views_and_nothing_else_does() -> None:
     images = random_images(32)
     strided = images.to(memory_format=torch.channels_last)
-    first = SupervisedViews(DARTS)(images)
+    first = Views([padded_crop_view(DARTS)])(images)[0]
     state = torch.get_rng_state()
-    second = SupervisedViews(DARTS)(images)
+    second = Views([padded_crop_view(DARTS)])(images)[0]
     for given, autocast in ((images, False), (images, True), (strided, False)):
         torch.set_rng_state(state)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
-            again = SupervisedViews(DARTS)(given)
+            again = Views([padded_crop_view(DARTS)])(given)[0]
         assert torch.equal(again, second)
         assert (again.dtype, again.requires_grad) == (torch.float32, False)
     assert (first - second).abs().amax((1, 2, 3)).min() > 1e-3
-    assert SupervisedViews(DARTS).state_dict() == {}
+    assert Views([padded_crop_view(DARTS)]).state_dict() == {}
 
 
 def test_a_crop_leaves_its_input_unchanged() -> None:
@@ -146,7 +158,7 @@ def test_a_crop_leaves_its_input_unchanged() -> None:
 
 
 def test_wrong_images_and_settings_are_told_what_to_be() -> None:
-    views = SupervisedViews(replace(DARTS, size_px=8))
+    views = Views([padded_crop_view(replace(DARTS, size_px=8))])
     for images, message in (
         (torch.rand(2, 3, 8, 8), r"uint8.*got torch\.float32"),
         (torch.zeros(3, 8, 8).byte(), r"got \(3, 8, 8\); .*\[None\]"),
@@ -166,7 +178,7 @@ def test_wrong_images_and_settings_are_told_what_to_be() -> None:
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 0.5])
 def test_label_smoothing_equals_timm_and_torch(smoothing: float) -> None:
     logits, labels = torch.randn(12, 7) * 3, torch.randint(7, (12,))
-    loss = replace(OBJECTIVE, label_smoothing=smoothing).loss(logits, labels)
+    loss = create_objective(label_smoothing=smoothing).loss((logits, labels))
     assert torch.equal(loss, F.cross_entropy(logits, labels, label_smoothing=smoothing))
     torch.testing.assert_close(loss, LabelSmoothingCrossEntropy(smoothing)(logits, labels))
 
@@ -191,17 +203,18 @@ def test_mixup_equals_the_formula_and_its_loss_timms(batch: int, monkeypatch: py
         their_images, their_targets = theirs(images.clone(), labels)
         torch.testing.assert_close(mixed, their_images)
         expected = SoftTargetCrossEntropy()(logits, their_targets)
-        torch.testing.assert_close(OBJECTIVE.loss(logits, targets), expected)
+        torch.testing.assert_close(OBJECTIVE.loss((logits, targets)), expected)
 
 
 def test_share_of_mixup_is_beta_distributed() -> None:
     images, labels = torch.tensor([1.0, 0.0]).view(2, 1, 1, 1), torch.tensor([0, 1])
     for alpha in (0.2, 1.0):
-        objective = replace(OBJECTIVE, mixup_alpha=alpha)
+        objective = create_objective(mixup_alpha=alpha)
         shares = [objective.mix(images, labels)[0][0].item() for _ in range(1500)]
         assert ks_2samp(shares, np.random.default_rng(0).beta(alpha, alpha, 1500)).pvalue > 0.01
+    unmixing = create_objective(mixup_alpha=0.0)
     state = torch.get_rng_state()
-    unmixed = replace(OBJECTIVE, mixup_alpha=0.0).mix(images, labels)
+    unmixed = unmixing.mix(images, labels)
     assert unmixed[0] is images
     assert unmixed[1] is labels
     assert torch.equal(torch.get_rng_state(), state)  # nothing drawn
@@ -210,28 +223,28 @@ def test_share_of_mixup_is_beta_distributed() -> None:
 def test_auxiliary_logits_add_their_share_of_the_loss() -> None:
     logits, auxiliary = torch.randn(2, 12, 7, requires_grad=True)
     for targets in (torch.randint(7, (12,)), OBJECTIVE.mix(torch.rand(12, 1, 1, 1), torch.randint(7, (12,)))[1]):
-        main, aside = OBJECTIVE.loss(logits, targets), OBJECTIVE.loss(auxiliary, targets)
-        torch.testing.assert_close(OBJECTIVE.loss((logits, auxiliary), targets), main + 0.4 * aside)
-        assert torch.equal(replace(OBJECTIVE, auxiliary_weight=0.0).loss((logits, auxiliary), targets), main)
+        main, aside = OBJECTIVE.loss((logits, targets)), OBJECTIVE.loss((auxiliary, targets))
+        torch.testing.assert_close(OBJECTIVE.loss((logits, auxiliary, targets)), main + 0.4 * aside)
+        assert torch.equal(create_objective(auxiliary_weight=0.0).loss((logits, auxiliary, targets)), main)
     assert abs(main - aside) > 1e-3
 
 
 def test_loss_is_float32_outside_autocast() -> None:
     logits, labels = torch.randn(12, 7).bfloat16(), torch.randint(7, (12,))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        loss = OBJECTIVE.loss(logits, labels)
+        loss = OBJECTIVE.loss((logits, labels))
     assert loss.dtype == torch.float32
-    assert torch.equal(loss, OBJECTIVE.loss(logits.float(), labels))
+    assert torch.equal(loss, OBJECTIVE.loss((logits.float(), labels)))
 
 
 def test_wrong_objectives_and_batches_are_told_what_to_be() -> None:
     wrong = {"num_classes": 1, "label_smoothing": 1.0, "mixup_alpha": -0.1, "auxiliary_weight": float("nan")}
-    assert wrong.keys() == OBJECTIVE.__dataclass_fields__.keys()
+    assert wrong.keys() == VALUES.keys()
     for field, value in wrong.items():
         with pytest.raises(ValueError, match=rf"^{field} must be .*, got {value}"):
-            replace(OBJECTIVE, **{field: value})
+            create_objective(**{field: value})
     with pytest.raises(ValueError, match=r"\(4, 9\) where \(4, 7\) belong; .*num_classes=7"):
-        OBJECTIVE.loss(torch.zeros(4, 9), torch.zeros(4).long())
+        OBJECTIVE.loss((torch.zeros(4, 9), torch.zeros(4).long()))
     images, labels = torch.zeros(4, 3, 2, 2), torch.zeros(4).long()
     for pair in ((images.byte(), labels), (images, labels[:3]), (images, labels.float())):
         with pytest.raises(ValueError, match=r"float images .* int64 labels"):

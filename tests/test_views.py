@@ -11,13 +11,19 @@ from torch import Tensor
 from torchvision.transforms import ColorJitter, RandomResizedCrop
 from torchvision.transforms.v2 import functional as tv
 
-from ssl_adapt.views import SimclrViews, ViewSettings
+from ssl_adapt.views import ResizedCropSettings, Views, resized_crop_view
 from ssl_adapt.views.color import ImagewiseGrayscale, JitterGenerator, jitter_colors
 from ssl_adapt.views.crop import CropFlipGenerator, RandomResizedCropFlip, central_box, crop_resize_flip
 
 RATIO, JITTER_TOLERANCE = (3 / 4, 4 / 3), 3e-5
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
-CIFAR = ViewSettings(32, (0.08, 1.0), RATIO, True, 0.5, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, MEAN, STD)
+CIFAR = ResizedCropSettings(32, (0.08, 1.0), RATIO, True, 0.5, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, MEAN, STD)
+
+
+def pair_of(settings: ResizedCropSettings) -> Views:
+    return Views([resized_crop_view(settings)] * 2)
+
+
 SIZES = [(32, 32, 32), (40, 23, 32), (8, 8, 16), (96, 64, 24), (300, 500, 64), (5, 9, 1), (1, 1, 4)]
 ADJUST = (tv.adjust_brightness, tv.adjust_contrast, tv.adjust_saturation, tv.adjust_hue)
 
@@ -86,7 +92,7 @@ def test_crop_matrix_says_where_pixels_went() -> None:
 def test_own_operations_work_in_a_kornia_container_and_replay() -> None:
     torch.manual_seed(0)
     images, points = torch.rand(6, 3, 20, 30), torch.rand(6, 4, 2) * 20
-    operations = SimclrViews(replace(CIFAR, jitter_p=0.5, grayscale_p=0.5)).operations
+    operations = resized_crop_view(replace(CIFAR, jitter_p=0.5, grayscale_p=0.5)).augmentations
     container = kornia.augmentation.AugmentationSequential(*operations, data_keys=["input", "keypoints"])
     output, moved = container(images, points)
     homogeneous = torch.cat([points, torch.ones(6, 4, 1)], dim=-1)
@@ -195,8 +201,8 @@ def test_each_thing_happens_with_its_own_probability() -> None:
     torch.manual_seed(0)
     shape = (20000, 3, 8, 8)
     for flip_p, jitter_p, grayscale_p in ((0.3, 0.8, 0.2), (0.0, 1.0, 0.0), (1.0, 0.0, 1.0)):
-        views = SimclrViews(replace(CIFAR, flip_p=flip_p, jitter_p=jitter_p, grayscale_p=grayscale_p))
-        crop, jitter, grayscale = (operation.forward_parameters(shape) for operation in views.operations)
+        view = resized_crop_view(replace(CIFAR, flip_p=flip_p, jitter_p=jitter_p, grayscale_p=grayscale_p))
+        crop, jitter, grayscale = (operation.forward_parameters(shape) for operation in view.augmentations)
         events = torch.stack([crop["flip"], jitter["chosen"], grayscale["chosen"]]).double()
         expected = torch.tensor([flip_p, jitter_p, grayscale_p], dtype=torch.float64)
         assert ((events.mean(1) - expected).abs() <= 4 * (expected * (1 - expected) / shape[0]).sqrt()).all()
@@ -210,13 +216,15 @@ def test_views_equal_torchvision_on_replayed_draws(sizes: tuple[int, int, int], 
     torch.manual_seed(1)
     height, width, size_px = sizes
     images = (colourful(48, height, width) * 255).round().byte()
-    views = SimclrViews(replace(CIFAR, size_px=size_px, antialias=antialias))
+    settings = replace(CIFAR, size_px=size_px, antialias=antialias)
+    views = pair_of(settings)
+    operations = resized_crop_view(settings).augmentations
     torch.manual_seed(2)
     ours = views(images)
     torch.manual_seed(2)
     for view in ours:
         # The draws depend on the seed and the shape alone, so they can be had again without the images.
-        draws = [operation.forward_parameters(images.shape) for operation in views.operations]
+        draws = [operation.forward_parameters(images.shape) for operation in operations]
         crop, jitter, grayscale = draws
         theirs = torchvision_crop(images.float() / 255, crop["box"], crop["flip"], size_px, antialias)
         for row, image in enumerate(theirs):
@@ -231,7 +239,7 @@ def test_views_equal_torchvision_on_replayed_draws(sizes: tuple[int, int, int], 
 def test_seed_repeats_the_views_and_nothing_else_does() -> None:
     torch.manual_seed(0)
     images = torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8)
-    views = SimclrViews(CIFAR)
+    views = pair_of(CIFAR)
     torch.manual_seed(3)
     first = views(images)
     state = torch.get_rng_state()
@@ -239,7 +247,7 @@ def test_seed_repeats_the_views_and_nothing_else_does() -> None:
     torch.manual_seed(3)
     assert all(torch.equal(a, b) for a, b in zip(first, views(images), strict=True))
     torch.set_rng_state(state)
-    assert all(torch.equal(a, b) for a, b in zip(second, SimclrViews(CIFAR)(images), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(second, pair_of(CIFAR)(images), strict=True))
     for a, b in itertools.combinations([*first, *second], 2):
         assert (a - b).abs().amax((1, 2, 3)).min() > 1e-3  # no image is the same twice
 
@@ -247,7 +255,7 @@ def test_seed_repeats_the_views_and_nothing_else_does() -> None:
 def test_views_are_float32_without_gradient_whatever_surrounds_them() -> None:
     images = torch.randint(256, (8, 3, 16, 16), dtype=torch.uint8)
     strided = images.to(memory_format=torch.channels_last)
-    views = SimclrViews(CIFAR)
+    views = pair_of(CIFAR)
     results = []
     for given, autocast in ((images, False), (images, True), (strided, False)):
         torch.manual_seed(4)
@@ -264,7 +272,7 @@ def test_views_are_float32_without_gradient_whatever_surrounds_them() -> None:
 def test_black_and_white_stay_flat(level: int, shape: tuple[int, ...], size_px: int) -> None:
     torch.manual_seed(5)
     images = torch.full(shape, level, dtype=torch.uint8)
-    for view in SimclrViews(replace(CIFAR, size_px=size_px))(images):
+    for view in pair_of(replace(CIFAR, size_px=size_px))(images):
         pixels = view * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
         assert pixels.shape == (shape[0], 3, size_px, size_px)
         assert (pixels - pixels[:, :1, :1, :1]).abs().max() < 1e-5
@@ -280,7 +288,7 @@ def test_wrong_images_are_told_what_to_be() -> None:
         (torch.zeros(0, 3, 8, 8).byte(), r"not empty, got \(0, 3, 8, 8\)"),
     ):
         with pytest.raises(ValueError, match=message):
-            SimclrViews(CIFAR)(images)
+            pair_of(CIFAR)(images)
 
 
 def test_wrong_settings_name_the_field_and_the_value() -> None:
@@ -290,7 +298,15 @@ def test_wrong_settings_name_the_field_and_the_value() -> None:
         "crop_ratio": [(-1.0, 1.0), (1.0,)],
         "jitter": [(0.4, 0.4, 0.4), (0.4, -0.4, 0.4, 0.1), (0.4, 0.4, 0.4, 0.6)],
         "std": [(0.2, 0.0, 0.2), (0.2,)],
-        **{"mean": [(0.5,)], "flip_p": [1.5], "jitter_p": [-0.1], "grayscale_p": [2]},
+        "blur_sigma": [(0.0, 1.0), (2.0, 1.0)],
+        **{
+            "mean": [(0.5,)],
+            "flip_p": [1.5],
+            "jitter_p": [-0.1],
+            "grayscale_p": [2],
+            "blur_p": [2],
+            "solarize_p": [-1],
+        },
     }
     assert wrong.keys() == {field for field in CIFAR.__dataclass_fields__ if field != "antialias"}
     for field, value in [(field, value) for field, values in wrong.items() for value in values]:

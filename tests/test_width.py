@@ -14,7 +14,7 @@ from ssl_adapt.backbones.width import (
     fit_width_and_projector,
     projector_parameters,
 )
-from ssl_adapt.objectives.simclr import create_projector
+from ssl_adapt.objectives.base import create_mlp
 
 
 def count_darts24(channels):
@@ -28,7 +28,7 @@ def test_width_of_darts_for_simclr():
     fitted = fit_width_and_projector(count_darts24, features, 24_600_000, 100_000, range(80, 101))
     assert fitted == FittedWidth(channels=90, hidden=608, parameters=24_604_078, target=24_600_000)
     with torch.device("meta"):
-        network = nn.Sequential(timm.create_model("darts24_ssl", num_classes=0), create_projector(1440, 608, 128))
+        network = nn.Sequential(timm.create_model("darts24_ssl", num_classes=0), create_mlp(1440, 608, 128))
     assert count_parameters(network) == fitted.parameters
     assert network[0].num_features == features(90)
 
