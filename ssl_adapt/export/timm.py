@@ -52,7 +52,8 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
     for tensor in (*network.parameters(), *network.buffers()):
         # A clone, as contiguous() keeps the channels-last strides of 1x1 kernels, with which sums round differently.
         tensor.data = tensor.data.clone(memory_format=torch.contiguous_format)
-    extra = {key: value for key, value in (extra_args or {}).items() if key not in REFUSED_ARGUMENTS}
+    dropped = {*REFUSED_ARGUMENTS, "num_classes"}  # the classes are those that the network has now
+    extra = {key: value for key, value in (extra_args or {}).items() if key not in dropped}
     config = _config(network, {**extra, **model_args(model)})
     check_plain(config, CONFIG)
     state = network.state_dict()
