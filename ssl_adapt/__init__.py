@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from ssl_adapt.backbones.adaptable import adaptable
     from ssl_adapt.evaluation.knn import evaluate_knn
     from ssl_adapt.evaluation.protocol import KnnProtocol
-    from ssl_adapt.export import export_timm
+    from ssl_adapt.export import export_timm, load_export
     from ssl_adapt.objectives.nt_xent import nt_xent
     from ssl_adapt.recipe import load_recipe
     from ssl_adapt.training.pretrain import pretrain
@@ -31,6 +31,7 @@ __all__ = [
     "apply_architecture",
     "evaluate_knn",
     "export_timm",
+    "load_export",
     "load_recipe",
     "nt_xent",
     "pretrain",
@@ -44,6 +45,7 @@ _MODULES = {
     "apply_architecture": "ssl_adapt.adaptation.architecture",
     "evaluate_knn": "ssl_adapt.evaluation.knn",
     "export_timm": "ssl_adapt.export",
+    "load_export": "ssl_adapt.export",
     "load_recipe": "ssl_adapt.recipe",
     "nt_xent": "ssl_adapt.objectives.nt_xent",
     "pretrain": "ssl_adapt.training.pretrain",

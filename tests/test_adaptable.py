@@ -71,7 +71,7 @@ def test_adapted_fixed_exported_reloaded(name, data, tmp_path_factory):
     architecture = adaptation.fix()
     torch.testing.assert_close(model(x), expected, rtol=1e-4, atol=1e-5)
     assert (count_parameters(model) < parameters) == bool(architecture.changed)
-    folder = export_timm(model, tmp_path_factory.mktemp("export") / "net", keep_classifier=True)
+    folder = export_timm(model, tmp_path_factory.mktemp("export") / "net")
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert Architecture.of(loaded).edges == architecture.edges
     assert torch.equal(loaded(x), model(x))

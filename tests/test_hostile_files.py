@@ -15,10 +15,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from script_calls import run_script
 
-from ssl_adapt import Architecture, export_timm, load_recipe
+from ssl_adapt import Architecture, export_timm, load_export, load_recipe
 from ssl_adapt.adaptation.architecture import MAX_EDGES
-from ssl_adapt.evaluation.export_check import build_on_meta, check_export
-from ssl_adapt.evaluation.network import find_network, load_network
+from ssl_adapt.evaluation.network import find_network
+from ssl_adapt.export.check import build_on_meta, check_export
 from ssl_adapt.json_text import MAX_DEPTH, read_json, read_text
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -48,8 +48,8 @@ def refusal_of(call: Callable[[], object]) -> str:
 
 
 def refusal(folder: Path) -> str:
-    sentence = refusal_of(lambda: load_network(f"local-dir:{folder}", pretrained=True))
-    assert sentence.startswith(f"local-dir:{folder} cannot be loaded: ")
+    sentence = refusal_of(lambda: load_export(folder))
+    assert sentence.startswith(f"{folder} cannot be loaded: ")
     return sentence.partition(" cannot be loaded: ")[2]
 
 
@@ -195,7 +195,7 @@ def test_weights_that_are_not_finite_are_refused(folder: Path, value: str, ok: b
     weights["stem.bn.running_var"][1] = float(value)
     save_file({name: w.half() if w.is_floating_point() else w for name, w in weights.items()}, folder / WEIGHTS)
     if ok:  # half precision is as good
-        assert load_network(f"local-dir:{folder}", pretrained=True).stem.bn.running_var[1] == 3
+        assert load_export(folder).stem.bn.running_var[1] == 3
     else:
         assert refusal(folder).startswith("the weight 'stem.bn.running_var' is not finite (1 in all)")
 
@@ -215,7 +215,7 @@ def test_links_and_pipes_are_refused(export: Path, folder: Path, name: str, tmp_
     shutil.copy(export / name, folder / "other")
     (folder / name).symlink_to("other")
     (tmp_path / "linked").symlink_to(folder)
-    load_network(f"local-dir:{tmp_path / 'linked'}", pretrained=True)  # a link to the folder, and one inside
+    load_export(tmp_path / "linked")  # a link to the folder, and one inside
     (folder / name).unlink()
     os.mkfifo(folder / name)
     assert refusal(folder).startswith(f"{name} is not a regular file")

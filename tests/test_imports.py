@@ -22,7 +22,7 @@ ORDERS = [
     "import ssl_adapt.backbones.network",
     "import ssl_adapt.adaptation.adaptation, ssl_adapt.export",
 ]
-LIGHT = ["Adaptation", "Architecture", "adaptable", "apply_architecture", "export_timm", "nt_xent"]
+LIGHT = ["Adaptation", "Architecture", "adaptable", "apply_architecture", "export_timm", "load_export", "nt_xent"]
 # timm's import takes seconds for what it imports itself, which is here done once; each order is a fork of that.
 IMPORTS = f"""
 import importlib.util, json, os, sys

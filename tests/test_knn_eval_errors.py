@@ -85,7 +85,7 @@ def test_the_errors_of_a_folder_that_holds_no_usable_model(
     Path("broken").mkdir()
     Path("broken/config.json").write_bytes((export / "config.json").read_bytes())
     Path("broken/model.safetensors").write_bytes((export / "model.safetensors").read_bytes()[:999])
-    message = "local-dir:broken cannot be loaded: "
+    message = "broken cannot be loaded: "
     assert error_of(run_script("model=broken", "data=digits")).startswith(message)
 
 

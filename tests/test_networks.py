@@ -108,9 +108,7 @@ def test_random_architectures_are_fixed_exported_and_reloaded(name, data, tmp_pa
     apply_architecture(plain, Architecture.from_json(architecture.to_json()))
     plain.load_state_dict(mixed.state_dict())
     assert torch.equal(plain.eval()(x), mixed(x))
-    folder = export_timm(
-        mixed, tmp_path_factory.mktemp("export") / "net", extra_args=NETWORKS[name], keep_classifier=True
-    )
+    folder = export_timm(mixed, tmp_path_factory.mktemp("export") / "net", extra_args=NETWORKS[name])
     loaded = timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
     assert Architecture.of(loaded).edges == architecture.edges
     assert torch.equal(loaded(x), mixed(x))

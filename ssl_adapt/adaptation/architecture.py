@@ -3,6 +3,7 @@
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any, cast, get_args
 
@@ -244,6 +245,15 @@ def replace_module(model: nn.Module, name: str, module: nn.Module) -> None:
     """Put `module` at the path `name` of `model`."""
     parent_name, _, child_name = name.rpartition(".")
     setattr(model.get_submodule(parent_name), child_name, module)
+
+
+def unmixed(model: nn.Module) -> nn.Module:
+    """A copy of the network in which each mixed edge is the plain network's operation again."""
+    copy = deepcopy(model)
+    for name, module in [*copy.named_modules()]:
+        if isinstance(module, MixedEdge):
+            replace_module(copy, name, module.operation)
+    return copy
 
 
 def _choice_seen(spec: EdgeSpec, module: nn.Module) -> Choice:

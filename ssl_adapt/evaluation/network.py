@@ -9,7 +9,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
-from ssl_adapt.evaluation.export_check import check_export, check_finite
+from ssl_adapt.export import load_export
 from ssl_adapt.json_text import one_line
 
 LOCAL, HUB = "local-dir:", "hf-hub:"
@@ -55,38 +55,21 @@ def find_network(model: str) -> str:
 def load_network(name: str, *, pretrained: bool) -> nn.Module:
     """The backbone without its classifier, on the CPU in evaluation mode: images (B, 3, H, W) -> (B, D).
 
-    An export folder may come from a stranger: `check_export` looks at it before timm does, and only safetensors are
-    read. What `hf-hub:` names is downloaded and loaded as timm does it, so type names that you trust.
+    An export folder may come from a stranger, and goes through `load_export`. What `hf-hub:` names is downloaded and
+    loaded as timm does it, so type names that you trust.
 
     Args:
         name: what `find_network` returned.
         pretrained: False draws the weights with seed 0; torch's global random state is not touched.
 
     Raises:
-        ValueError: there are no weights, they can't be read or downloaded, or the folder's are not those of the
-            network that it describes, or not finite.
+        ValueError: there are no weights, they can't be read or downloaded, or `load_export` refuses the folder.
     """
-    is_plain = not name.startswith((LOCAL, HUB))
-    try:
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(RANDOM_SEED)
         if name.startswith(LOCAL):
-            check_export(_folder(name))
-        if is_plain and pretrained and not _has_weights(name):
-            raise ValueError("timm has no weights for it; type pretrained=false for random ones")
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(RANDOM_SEED)
-            model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
-        if name.startswith(LOCAL):
-            check_finite(model)
-    except Exception as error:  # timm, the hub and safetensors have no common class of errors
-        reason = one_line(error)
-        if isinstance(error, OSError) and not name.startswith(LOCAL):
-            instead = ", or pretrained=false for random weights" if is_plain else ""
-            raise ValueError(
-                f"{name} is not in the cache and cannot be downloaded: connect to the network, or type "
-                f"model=FOLDER{instead} ({reason[:200]})"
-            ) from error
-        raise ValueError(f"{name} cannot be loaded: {reason[:300]}") from error
-    return model.eval()
+            return load_export(_folder(name), pretrained=pretrained, num_classes=0).eval()
+        return _load_named(name, pretrained).eval()
 
 
 def input_size_px(network: nn.Module, asked_px: int | None) -> int:
@@ -109,6 +92,25 @@ def input_size_px(network: nn.Module, asked_px: int | None) -> int:
 
 def _folder(model: str) -> Path:
     return Path(os.path.expanduser(model.removeprefix(LOCAL)))  # os.path gives no error for a name that cannot be
+
+
+def _load_named(name: str, pretrained: bool) -> nn.Module:
+    """What timm builds by a name of its own, or downloads from the hub."""
+    is_plain = not name.startswith(HUB)
+    try:
+        if is_plain and pretrained and not _has_weights(name):
+            raise ValueError("timm has no weights for it; type pretrained=false for random ones")
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except Exception as error:  # timm, the hub and safetensors have no common class of errors
+        reason = one_line(error)
+        if isinstance(error, OSError):
+            instead = ", or pretrained=false for random weights" if is_plain else ""
+            raise ValueError(
+                f"{name} is not in the cache and cannot be downloaded: connect to the network, or type "
+                f"model=FOLDER{instead} ({reason[:200]})"
+            ) from error
+        raise ValueError(f"{name} cannot be loaded: {reason[:300]}") from error
+    return model
 
 
 def _has_weights(name: str) -> bool:

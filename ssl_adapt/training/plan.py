@@ -1,14 +1,20 @@
 """What a run will do, told before it begins: the network and its cost, its edges, the stages."""
 
 from collections import Counter
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import nn
 
+from ssl_adapt.adaptation.architecture import unmixed
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.evaluation.monitor import Monitor
+from ssl_adapt.export import export_timm
+from ssl_adapt.json_text import one_line
 from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import Recipe
+from ssl_adapt.training.checkpoint import random_state, set_random_state
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_backbone
 from ssl_adapt.training.run_log import RunLog
@@ -79,6 +85,38 @@ def plain_cost(learner: Learner) -> tuple[int, int]:
         raise ValueError(
             f"model.name={recipe.model.name} can't take RGB images of data.image_px={recipe.data.image_px}: {reason}"
         ) from None
+
+
+def try_export(learner: Learner) -> None:
+    """Export the network as it is now, unmixed, into a temporary folder: no run is to end with what can't be exported.
+
+    Nothing of it is left behind; the network and random numbers stay as they were.
+
+    Raises:
+        ValueError: if it can't be exported, or its export can't be loaded.
+        OSError: if the temporary folder (TMPDIR) has no room.
+
+    Distributed: collective, as BatchNorm may take its statistics over all processes; the main process exports.
+    """
+    model, px = learner.recipe.model, learner.recipe.data.image_px
+    state = random_state()
+    try:
+        network = unmixed(learner.network.backbone).train()
+        with torch.no_grad():  # one pass, so that what training moves is no longer as in every new network
+            network(torch.randn(2, 3, px, px).to(learner.accelerator.device))
+        if learner.accelerator.is_main_process:
+            with TemporaryDirectory() as folder:
+                export_timm(network, Path(folder) / "export", extra_args=model.args)
+    except OSError:
+        raise
+    except Exception as error:  # of whatever network timm has, or the user has registered there
+        cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
+        raise ValueError(
+            f"model.name={model.name} with model.args={model.args} can't be exported, so that training it would be in "
+            f"vain: {one_line(cause)[:300]}"
+        ) from error
+    finally:
+        set_random_state(state)
 
 
 def macs_of(backbone: nn.Module, px: int) -> int:

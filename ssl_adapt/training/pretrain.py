@@ -21,7 +21,7 @@ from ssl_adapt.training.landmarks import (
 )
 from ssl_adapt.training.learner import Learner, create_learner
 from ssl_adapt.training.objective import create_objective
-from ssl_adapt.training.plan import describe_plan, warn_if_too_short
+from ssl_adapt.training.plan import describe_plan, try_export, warn_if_too_short
 from ssl_adapt.training.progress import (
     Progress,
     check_checkpoint,
@@ -61,6 +61,7 @@ def pretrain(recipe: Recipe) -> Path | None:
         objective = create_objective(recipe, train_set)
         learner = create_learner(recipe, objective, accelerator, saved and saved.state["learner"]["architecture"])
         plan = describe_plan(recipe, learner, monitor, stages)
+        try_export(learner)
 
         folder.create()
         with RunLog(folder.path, accelerator, recipe, saved and saved.state["log"]) as log, StopSignal() as stop:
@@ -155,13 +156,7 @@ def stop_early(log: RunLog, folder: RunFolder, epoch: int) -> None:
 def export(log: RunLog, folder: RunFolder, learner: Learner) -> Path:
     """Export the backbone, in the main process, and say how to load it."""
     if log.accelerator.is_main_process:
-        keep_classifier = learner.recipe.objective.name == "supervised"
-        export_timm(
-            learner.network.backbone,
-            folder.export,
-            extra_args=learner.recipe.model.args,
-            keep_classifier=keep_classifier,
-        )
+        export_timm(learner.network.backbone, folder.export, extra_args=learner.recipe.model.args)
     log.accelerator.wait_for_everyone()
     log.say(f"exported: timm.create_model('local-dir:{folder.export}', pretrained=True, num_classes=0)")
     folder.save_status("finished")

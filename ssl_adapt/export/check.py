@@ -64,7 +64,8 @@ _SHARE = _Rule("a number above 0, and at most 10", lambda value: _is_number(valu
 _NUMBERS = _Rule("a list of numbers", lambda value: _is_list(value, _is_number))
 _POSITIVES = _Rule("a list of numbers > 0", lambda value: _is_list(value, lambda item: _is_number(item) and item > 0))
 _MODULES = _Rule(
-    "text or a list of it", lambda value: isinstance(value, str) or _is_list(value, lambda item: isinstance(item, str))
+    "text or a list of it",
+    lambda value: isinstance(value, str) or value == [] or _is_list(value, lambda item: isinstance(item, str)),
 )
 _CONFIG_RULES = {
     "architecture": _TEXT, "num_classes": _COUNT, "num_features": _COUNT, "global_pool": _TEXT, "model_args": _MAPPING,
@@ -169,6 +170,8 @@ def check_finite(network: nn.Module) -> None:
 
 
 def _check_files(folder: Path) -> None:
+    if not os.path.isdir(folder):
+        raise ValueError("there is no such folder")
     root = os.path.realpath(folder)
     names = sorted(os.listdir(folder))
     for name in names:
