@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ssl_adapt.import_hook import after_import
 
 if TYPE_CHECKING:
+    from ssl_adapt import objectives, views
     from ssl_adapt.adaptation.adaptation import Adaptation
     from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
     from ssl_adapt.backbones.adaptable import adaptable
@@ -34,7 +35,9 @@ __all__ = [
     "load_export",
     "load_recipe",
     "nt_xent",
+    "objectives",
     "pretrain",
+    "views",
 ]
 
 _MODULES = {
@@ -50,12 +53,15 @@ _MODULES = {
     "nt_xent": "ssl_adapt.objectives.nt_xent",
     "pretrain": "ssl_adapt.training.pretrain",
 }
+_PACKAGES = ("objectives", "views")
 
 after_import("timm", lambda: import_module("ssl_adapt.backbones"))
 
 
 def __getattr__(name: str) -> Any:
     """The public name, imported now (PEP 562)."""
+    if name in _PACKAGES:
+        return import_module(f"{__name__}.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(_MODULES[name]), name)

@@ -55,10 +55,15 @@ def test_no_order_of_imports_hides_the_networks_and_they_need_little():
 def test_public_names_are_imported_when_they_are_asked_for():
     [block] = [node for node in ast.parse(Path(ssl_adapt.__file__).read_text()).body if isinstance(node, ast.If)]
     seen_by_mypy = {alias.name: node.module for node in block.body for alias in node.names}
-    assert seen_by_mypy == ssl_adapt._MODULES
+    packages = {name for name, module in seen_by_mypy.items() if module == "ssl_adapt"}
+    assert packages == set(ssl_adapt._PACKAGES)
+    assert {name: module for name, module in seen_by_mypy.items() if name not in packages} == ssl_adapt._MODULES
     assert sorted(seen_by_mypy) == sorted(ssl_adapt.__all__) == sorted(dir(ssl_adapt))
     for name, module in seen_by_mypy.items():
-        assert getattr(ssl_adapt, name) is getattr(importlib.import_module(module), name)
+        if name in packages:
+            assert getattr(ssl_adapt, name) is importlib.import_module(f"ssl_adapt.{name}")
+        else:
+            assert getattr(ssl_adapt, name) is getattr(importlib.import_module(module), name)
     with pytest.raises(AttributeError, match=r"^module 'ssl_adapt' has no attribute 'Adaption'$"):
         _ = ssl_adapt.Adaption
 

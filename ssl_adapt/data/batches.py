@@ -15,11 +15,14 @@ from ssl_adapt.data.image_set import ImageSet
 
 
 class Batch(NamedTuple):
-    """Images uint8 (B, 3, px, px) and labels int64 (B,) or None, on the device; their indices, on the CPU."""
+    """Images uint8 (B, 3, px, px) and labels int64 (B,) or None, on the device; their indices, on the CPU.
+
+    Indices say where the images stand in their set; in a loop of one's own they may be left out.
+    """
 
     images: Tensor
-    labels: Tensor | None
-    indices: Tensor
+    labels: Tensor | None = None
+    indices: Tensor = torch.empty(0, dtype=torch.int64)
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:

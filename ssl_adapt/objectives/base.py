@@ -38,13 +38,11 @@ class Objective(Protocol):
     Attributes:
         judge: what tells how good the backbone is: kNN on its features, or the accuracy of its classifier.
         needs_labels: whether a batch must have labels. The backbone then comes with a classifier for them.
-        view_count: how many views `views` makes of an image.
         network: see `Network`.
     """
 
     judge: ClassVar[Judge]
     needs_labels: ClassVar[bool]
-    view_count: ClassVar[int]
     network: Any  # a Network and an nn.Module, which Python has no type for
 
     def views(self, batch: Batch) -> list[Tensor]:

@@ -61,7 +61,6 @@ class Byol(Objective):
 
     judge: ClassVar[Judge] = "kNN"
     needs_labels: ClassVar[bool] = False
-    view_count: ClassVar[int] = 2
 
     def __init__(
         self,

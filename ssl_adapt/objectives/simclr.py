@@ -31,7 +31,6 @@ class Simclr(Objective):
 
     judge: ClassVar[Judge] = "kNN"
     needs_labels: ClassVar[bool] = False
-    view_count: ClassVar[int] = 2
 
     def __init__(
         self,

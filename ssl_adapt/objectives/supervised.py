@@ -46,7 +46,6 @@ class Supervised(Objective):
 
     judge: ClassVar[Judge] = "accuracy"
     needs_labels: ClassVar[bool] = True
-    view_count: ClassVar[int] = 1
 
     def __init__(
         self,

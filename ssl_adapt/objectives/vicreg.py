@@ -38,7 +38,6 @@ class Vicreg(Objective):
 
     judge: ClassVar[Judge] = "kNN"
     needs_labels: ClassVar[bool] = False
-    view_count: ClassVar[int] = 2
 
     def __init__(
         self,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +29,50 @@ def available_recipes() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
-def load_recipe(arguments: Sequence[str]) -> Recipe:
-    """The recipe that `recipe=NAME_OR_PATH key=value ...` describes; no file is created or changed.
+def load_recipe(source: str | Sequence[str], values: Mapping[str, Any] | None = None) -> Recipe:
+    """The recipe of that name or file, or the one that `recipe=NAME_OR_PATH key=value ...` describes.
 
-    The values are YAML and replace those of the file before the whole is checked. Numbers, text and
-    true / false are never converted into one another, except that an integer will do for a number.
+    The values replace those of the file before the whole is checked; on the command line they are YAML. Numbers, text
+    and true / false are never converted into one another, except that an integer will do for a number. No file is
+    created or changed.
+
+    Args:
+        source: name of a shipped recipe, path of a file, or a list of arguments of the command line.
+        values: further values by their dotted keys: `load_recipe("debug", {"train.epochs": 2})`.
 
     Raises:
         ValueError: an argument, the file or a value is wrong; a line for each problem says what to type.
     """
-    texts = _split_arguments(arguments)
+    texts = _split_arguments([f"recipe={source}"] if isinstance(source, str) else source)
+    _check_keys(values or {})
     source = texts.pop("recipe")
-    overrides = _parse_overrides(texts)
+    overrides = {**_parse_overrides(texts), **{key: _as_yaml(value) for key, value in (values or {}).items()}}
     path = _recipe_path(source)
-    values = _read_recipe(path)
+    found = _read_recipe(path)
     for name, value in overrides.items():
-        _override(values, name, value, source)
-    values.setdefault("name", path.stem)
+        _override(found, name, value, source)
+    found.setdefault("name", path.stem)
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate(found)
     except ValidationError as error:
         problems = error.errors(include_url=False)
-        lines = [_sentence(details, values, source) for details in problems[:_MAX_PROBLEMS]]
+        lines = [_sentence(details, found, source) for details in problems[:_MAX_PROBLEMS]]
         if len(problems) > _MAX_PROBLEMS:
             lines.append(f"there are {len(problems) - _MAX_PROBLEMS:,} more problems: correct these first")
         raise ValueError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _check_keys(values: Mapping[str, Any]) -> None:
+    problems = [_unknown_key(key) for key in values if find_key(key) is None]
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def _as_yaml(value: Any) -> Any:
+    """The value as YAML would give it: a tuple is a list there."""
+    if isinstance(value, Mapping):
+        return {key: _as_yaml(inner) for key, inner in value.items()}
+    return [_as_yaml(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def recipe_text(recipe: Recipe) -> str:
