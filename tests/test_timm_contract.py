@@ -101,10 +101,10 @@ def test_feature_maps(name):
     last = len(maps) - 1
     early = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)
     assert torch.equal(early[0], maps[1])
-    for out_indices in (None, (0, last), (last,)):
-        only = create(name, features_only=True, **({} if out_indices is None else {"out_indices": out_indices})).eval()
+    for arguments in ({}, {"out_indices": (0, last), "feature_cls": "getter"}):
+        only = create(name, features_only=True, **arguments).eval()
         outputs = only(x)
-        chosen = range(last + 1) if out_indices is None else out_indices
+        chosen = arguments.get("out_indices", range(last + 1))
         assert [(y.shape[1], y.shape[2]) for y in outputs] == [expected[index] for index in chosen]
         assert [y.shape[1] for y in outputs] == only.feature_info.channels()
         assert only.feature_info.reduction() == [model.feature_info[index]["reduction"] for index in chosen]
@@ -187,3 +187,8 @@ def test_gradient_checkpointing_is_refused_or_changes_nothing(name):
     else:
         model.set_grad_checkpointing()
     assert torch.equal(model(x), expected)
+
+
+def test_another_way_to_feature_maps_is_refused():
+    with pytest.raises(ValueError, match=r"feature_cls='fx': a network with edges has 'getter' alone; leave it out"):
+        timm.create_model("adaptable_timm", features_only=True, feature_cls="fx", **adaptable_args())
