@@ -4,7 +4,7 @@ import sys
 
 from ssl_adapt.arguments import describe_keys
 from ssl_adapt.command import run_command
-from ssl_adapt.nat.options import NAT_KEYS, NAT_USAGE, create_settings, read_search_arguments
+from ssl_adapt.nat.options import NAT_KEYS, NAT_USAGE, create_settings, read_search_arguments, state_folder
 
 
 def main() -> None:
@@ -15,13 +15,15 @@ def main() -> None:
     import torch  # here: a typo is answered before torch is imported
 
     from ssl_adapt.nat.search import search
+    from ssl_adapt.training.atomic_file import write_text
     from ssl_adapt.training.setting import load_splits
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    result = search(recipe, load_splits(recipe).train, create_settings(given), device=device)
-    given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")
+    folder = state_folder(given["genotype"])
+    result = search(recipe, load_splits(recipe).train, create_settings(given), folder, device=device)
+    write_text(given["genotype"], result.genotype.to_json())
     if "json" in given:
-        given["json"].write_text(result.to_json(), encoding="utf-8")
+        write_text(given["json"], result.to_json())
     print(f"score {result.score:.4f} (of the given cells: {result.given_score:.4f}), {result.seconds:.0f} s")
     print(f"train it from scratch with model.args.genotype={given['genotype']} adapt=null")
 

@@ -31,6 +31,7 @@ WRONG = {  # script: a wrong key and a wrong value, each with what is said
     "nat_search": [
         (["recipe=debug", "genotype=a.json", "epoch=1"], "unknown key 'epoch'; did you mean 'epochs'?"),
         (["recipe=debug", "genotype=a.json", "baseline=none"], "baseline: got 'none', expected released | moving_"),
+        (["recipe=debug", "genotype=a.json", "train.lr=1"], "train.lr has no effect on a search: type weight_lr=VALUE"),
     ],
     "pretrain": [
         (["recipe=debug", "train.epoch=3"], "unknown key 'train.epoch'; did you mean 'train.epochs'?"),
@@ -77,7 +78,7 @@ for script, arguments in calls:
 def test_help_and_mistyped_arguments_are_answered_without_torch():
     assert sorted(WRONG) == sorted(path.stem for path in SCRIPTS.glob("*.py"))
     cases = [(script, *case) for script, wrong in WRONG.items() for case in ((["--help"], None), *wrong)]
-    assert len(cases) == 24
+    assert len(cases) == 25
     task = json.dumps([str(SCRIPTS), SLOW, [case[:2] for case in cases]])
     done = subprocess.run([sys.executable, "-c", CALLS, task], capture_output=True, text=True, timeout=300)
     assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""Networks of genotype cells: exact counts, edges, stages, timm's backbone contract, export."""
+"""Networks of genotype cells: exact counts, edges, stages, export."""
 
 import json
 
@@ -111,27 +111,6 @@ def test_stages_begin_at_reduction_cells(cells):
     assert [output.shape[1] for output in outputs] == features.feature_info.channels()
     assert [16 // output.shape[2] for output in outputs] == features.feature_info.reduction()
     assert len(outputs) == len(model.stages) + 1
-
-
-@pytest.mark.parametrize("genotype", ["DARTS_V2", "ResBlock"])
-def test_backbone_contract_of_timm(genotype):
-    model = tiny(genotype, num_classes=7, in_chans=1, drop_rate=0.1).eval()
-    x = images(16, 1)
-    features = model.forward_features(x)
-    assert features.shape[1] == model.num_features == model.head_hidden_size
-    assert torch.equal(model.forward_head(features), model(x))
-    pooled = model.forward_head(features, pre_logits=True)
-    final, intermediates = model.forward_intermediates(x)
-    assert torch.equal(final, features)
-    assert [output.shape[1] for output in intermediates] == [info["num_chs"] for info in model.feature_info]
-    model.reset_classifier(3)
-    assert model(x).shape == (4, 3)
-    model.reset_classifier(0)
-    assert torch.equal(model(x), pooled)
-    only = timm.create_model("darts", genotype=genotype, channels=4, cells=3, features_only=True, out_indices=(1, 3))
-    outputs = only(images())
-    assert [output.shape[1] for output in outputs] == only.feature_info.channels()
-    assert [16 // output.shape[2] for output in outputs] == only.feature_info.reduction() == [1, 4]
 
 
 def test_auxiliary_logits_in_training_only():

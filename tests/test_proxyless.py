@@ -1,4 +1,4 @@
-"""The networks of ProxylessNAS: exact counts, edges, exactness of the mixed network, timm's backbone contract."""
+"""The networks of ProxylessNAS: exact counts, edges and exactness of the mixed network."""
 
 from collections import Counter
 
@@ -139,21 +139,6 @@ def test_a_block_without_shortcut_never_becomes_none(granularity):
         apply_architecture(
             tiny(granularity=granularity), Architecture("", {}, {**edges, transitions[0].spec.name: "none"})
         )
-
-
-def test_timm_contract():
-    model = tiny("proxyless_cpu", num_classes=5, in_chans=1, drop_rate=0.1).eval()
-    x = torch.randn(2, 1, 64, 64)
-    features = model.forward_features(x)
-    assert features.shape == (2, 143, 2, 2)
-    assert torch.equal(model(x), model.forward_head(features))
-    final, intermediates = model.forward_intermediates(x)
-    assert torch.equal(final, features)
-    assert [y.shape[2] for y in intermediates] == [32, 32, 16, 8, 4, 2]
-    model.reset_classifier(3)
-    assert model(x).shape == (2, 3)
-    model.reset_classifier(0)
-    assert model(x).shape == (2, model.num_features)
 
 
 @pytest.mark.parametrize(("name", "reduction"), [("proxyless_mobile", [2, 2, 4, 8, 16, 32]),

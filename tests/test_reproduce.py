@@ -260,9 +260,9 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch):
     [random] = [line for line in text.splitlines() if line.startswith("resnet20_nat-random-seed=1: ")]
     expected = ["adapt.none_rule=threshold", "data.root=images.tar", "run.resume=auto", "adapt.choices=<found"]
     assert all(f" {word}" in random for word in expected)
-    assert "| resnet20_nat-original-seed=1 | 326,458 | 51.4 | 4,625.8 | - |" in text
+    assert "| resnet20_nat-original-seed=1 | 326,458 | 47.7 | 4,295.5 | - |" in text
     assert "| proxyless-full-seed=1 | 2,812,322 | 96.8 | 9,433.4 | - |" in text
-    assert "| resnet20_nat-nat-seed=1 | 326,458 | 51.4 | - | - |" in text
+    assert "| resnet20_nat-nat-seed=1 | 326,458 | 47.7 | - | - |" in text
     assert "32 runs: 16 of each of 2 seeds" in text
     assert not (tmp_path / "runs").exists()
 

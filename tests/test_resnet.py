@@ -1,4 +1,4 @@
-"""The ResNets: exact counts, edges, timm's backbone contract, foreign weights."""
+"""The ResNets: exact counts, edges, foreign weights."""
 
 import pytest
 import timm
@@ -49,43 +49,6 @@ def test_edges_by_kind():
         kinds[name] = {kind: sum(spec.kind == kind for spec in specs) for kind in ("operation", "identity", "none")}
     assert kinds["resnet20"] == {"operation": 18, "identity": 9, "none": 0}
     assert kinds["resnet50_cifar"] == {"operation": 48 + 4, "identity": 12, "none": 48}
-
-
-@pytest.mark.parametrize("name", ["resnet20", "resnet50_cifar"])
-def test_backbone_contract_of_timm(name):
-    model = timm.create_model(name, width=8, num_classes=7, in_chans=1, drop_rate=0.1).eval()
-    x = torch.randn(2, 1, 32, 32)
-    features = model.forward_features(x)
-    assert features.shape[1] == model.num_features == model.head_hidden_size
-    assert model(x).shape == (2, 7) == model.forward_head(features).shape
-    assert torch.equal(model.forward_head(features), model(x))
-    pooled = model.forward_head(features, pre_logits=True)
-    assert pooled.shape == (2, model.num_features)
-    assert isinstance(model.get_classifier(), nn.Linear)
-    model.reset_classifier(3)
-    assert model(x).shape == (2, 3)
-    model.reset_classifier(0)
-    assert torch.equal(model(x), pooled)
-    model.reset_classifier(0, "")
-    assert torch.equal(model(x), features)
-    assert set(model.group_matcher()) == {"stem", "blocks"}
-    with pytest.raises(ValueError, match="checkpointing"):
-        model.set_grad_checkpointing()
-    final, intermediates = model.forward_intermediates(x)
-    assert torch.equal(final, features)
-    assert torch.equal(intermediates[-1], features)
-    assert len(intermediates) == len(model.feature_info)
-    early = model.forward_intermediates(x, indices=[1], stop_early=True, intermediates_only=True)
-    assert torch.equal(early[0], intermediates[1])
-
-
-@pytest.mark.parametrize(("name", "out_indices"), [("resnet20", (0, 1, 2, 3)), ("resnet50_cifar", (1, 3))])
-def test_features_only(name, out_indices):
-    model = timm.create_model(name, width=8, features_only=True, out_indices=out_indices)
-    outputs = model(torch.zeros(1, 3, 32, 32))
-    assert [output.shape[1] for output in outputs] == model.feature_info.channels()
-    assert [32 // output.shape[2] for output in outputs] == model.feature_info.reduction()
-    assert len(outputs) == len(out_indices)
 
 
 def test_data_config_and_input_channels():

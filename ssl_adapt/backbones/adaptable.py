@@ -109,6 +109,7 @@ def adaptable_timm(
     architecture: Architecture | Mapping[str, Any] | None = None,
     features_only: bool = False,
     out_indices: int | Sequence[int] | None = None,
+    feature_cls: str = "getter",
     **kwargs: Any,
 ) -> nn.Module:
     """The network of timm called `base` with the edges that `adaptable` found, for loading what was exported.
@@ -121,8 +122,14 @@ def adaptable_timm(
         architecture: the choices to apply; None is the plain network.
         features_only: give the feature maps of `forward_intermediates`.
         out_indices: which of them; None is the last five, or all if there are fewer.
+        feature_cls: timm's name of what gives them; "getter" is the only one.
         kwargs: further arguments of `timm.create_model`.
+
+    Raises:
+        ValueError: for another `feature_cls`.
     """
+    if feature_cls != "getter":
+        raise ValueError(f"feature_cls={feature_cls!r}: a network with edges has 'getter' alone; leave it out")
 
     def create(**arguments: Any) -> nn.Module:
         model: nn.Module = timm.create_model(base, pretrained=False, **{**base_args, **arguments})

@@ -1,12 +1,12 @@
 """What a search trains: the weights of the supernet, and the controller by reinforcement."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import torch
 from torch import nn
-from torch.optim import SGD, Adam
+from torch.optim import SGD, Adam, Optimizer
 
 from ssl_adapt.backbones.genotypes import Genotype
 from ssl_adapt.backbones.memory_format import choose_memory_format
@@ -76,28 +76,29 @@ class NatLearner:
         )
         self.baseline = 0.0
 
-    def train_weights(self, batches: Iterator[Batch]) -> float:
-        """Train the weights on each batch with a fresh random genotype; the mean loss."""
-        losses = []
+    def train_weights(self, batches: Iterable[Batch]) -> Iterator[float]:
+        """Train the weights on each batch with a fresh random genotype; its loss, as each step is done.
+
+        Raises:
+            FloatingPointError: if a loss is not finite.
+        """
         for batch in batches:
             inputs = self._augment(batch)
             outputs = self._outputs(draw_genotype(self.form, self.operations), inputs)
             loss = self.task.loss(outputs, inputs)
+            value = loss.item()
+            if not math.isfinite(value):
+                raise FloatingPointError(f"the weights' loss is {value}: lower weight_lr={self.settings.weight_lr}")
             self.weight_optimizer.zero_grad()
             loss.backward()
             self.weight_optimizer.step()
-            losses.append(loss.detach())
-        mean = torch.stack(losses).mean().item()
-        if not math.isfinite(mean):
-            raise FloatingPointError(f"the weights' loss is {mean}: lower weight_lr={self.settings.weight_lr}")
-        return mean
+            yield value
 
-    def train_controller(self, batches: Iterator[Batch]) -> tuple[float, float]:
-        """Train the controller on a transform of a random genotype for each batch; mean reward and mean entropy.
+    def train_controller(self, batches: Iterable[Batch]) -> Iterator[tuple[float, float]]:
+        """Train the controller on a transform of a random genotype for each batch; reward and entropy, step by step.
 
         The reward is what the transform adds to the batch's score, see `score`.
         """
-        rewards, entropies = [], []
         for batch in batches:
             inputs = self._augment(batch)
             genotype = draw_genotype(self.form, self.operations)
@@ -110,11 +111,9 @@ class NatLearner:
             self.controller_optimizer.step()
             shift = advantage if self.settings.baseline == "released" else reward
             self.baseline = 0.99 * self.baseline + 0.01 * shift
-            rewards.append(reward)
-            entropies.append(transform.entropy.item())
-        return sum(rewards) / len(rewards), sum(entropies) / len(entropies)
+            yield reward, transform.entropy.item()
 
-    def score(self, genotypes: Sequence[Genotype], batches: Iterator[Batch]) -> list[float]:
+    def score(self, genotypes: Sequence[Genotype], batches: Iterable[Batch]) -> list[float]:
         """The mean over the batches of each genotype's accuracy in [0, 1], or of minus its NT-Xent loss.
 
         All genotypes see the same views of a batch.
@@ -124,6 +123,26 @@ class NatLearner:
             inputs = self._augment(batch)
             rows.append([self._score(genotype, inputs) for genotype in genotypes])
         return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that steps change."""
+        parts = {name: part.state_dict() for name, part in self._parts().items()}
+        return {**parts, "baseline": self.baseline}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+        self.baseline = state["baseline"]
+
+    def _parts(self) -> dict[str, nn.Module | Optimizer]:
+        return {
+            "supernet": self.supernet,
+            "head": self.head,
+            "weight_optimizer": self.weight_optimizer,
+            "controller": self.controller,
+            "controller_optimizer": self.controller_optimizer,
+        }
 
     def _augment(self, batch: Batch) -> Inputs:
         images, other = self.task.augment(batch)

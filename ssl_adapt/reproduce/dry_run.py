@@ -12,7 +12,7 @@ from rich.console import Console
 
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.data import load_image_splits
-from ssl_adapt.nat.options import create_settings, read_search_arguments
+from ssl_adapt.nat.options import create_settings, read_search_arguments, state_folder
 from ssl_adapt.nat.search import search
 from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.reproduce.options import Request
@@ -116,7 +116,7 @@ def _try_search(trial: TableRun) -> float:
         data.name, root=data.root, image_px=data.image_px, train_images=TRIAL_IMAGES, on_bad_image=data.on_bad_image
     ).train
     short = replace(settings, epochs=1, batch_size=TRIAL_BATCH, transforms=1)
-    result = search(recipe, train_set, short, report=lambda _: None)
+    result = search(recipe, train_set, short, state_folder(given["genotype"]), report=lambda _: None)
     given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")
     images = data.train_images or IMAGES[data.name]
     return result.history[0].seconds * settings.epochs * images / TRIAL_IMAGES / 3600

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ssl_adapt.nat.options import why_unused
 from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.reproduce.systems import METHODS, NAT_ARGUMENTS, RULES, How, Method, Network, Scale
 from ssl_adapt.training.grid_plan import SCRIPT, GridRun
@@ -118,8 +119,9 @@ class TableRun:
     def search(self) -> GridRun:
         """NAT's search, that comes before the run."""
         name = self.search_path.stem
+        used = [argument for argument in self._shared() if not why_unused(argument.partition("=")[0])]
         arguments = (
-            *self._shared(), "adapt=null", *NAT_ARGUMENTS[self.scale],
+            *used, *NAT_ARGUMENTS[self.scale],
             f"genotype={_genotype_path(self)}", f"json={self.search_path}",
         )  # fmt: skip
         return GridRun(name, self.folder, arguments, SEARCH_SCRIPT, self.search_path)

@@ -47,11 +47,13 @@ class Checkpoints:
     Args:
         path: their folder; it is created by the first `save`.
         keep: how many are kept, at least 1.
+        other: how to begin elsewhere, for errors about what can't be used.
     """
 
-    def __init__(self, path: Path, *, keep: int) -> None:
+    def __init__(self, path: Path, *, keep: int, other: str = "start in another run.dir") -> None:
         self.path = path
         self.keep = keep
+        self.other = other
 
     def exist(self) -> bool:
         """Whether there are any, damaged ones included."""
@@ -108,10 +110,10 @@ class Checkpoints:
                 continue
             raise ValueError(
                 f"{folder} has the format {version}, and this release reads {VERSION}: go on with the release that "
-                "wrote it, or start in another run.dir"
+                f"wrote it, or {self.other}"
             )
         if damaged:
-            raise ValueError(f"no checkpoint in {self.path} is whole ({damaged[0]}): start in another run.dir")
+            raise ValueError(f"no checkpoint in {self.path} is whole ({damaged[0]}): {self.other}")
         return None
 
     def _folders(self) -> list[Path]:

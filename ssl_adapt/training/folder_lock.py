@@ -40,12 +40,16 @@ class FolderLock:
         self.release()
 
 
-def lock_folder(folder: Path) -> FolderLock:
+def lock_folder(folder: Path, *, other: str = "name another run.dir") -> FolderLock:
     """The lock on a folder, which exists; its file `.lock` says who holds it, and stays there unlocked.
 
     The lock is `flock`'s: it belongs to this opening of the file, so a second call is refused in the same process
     too, and it ends with the process. Where there is none, nothing is locked and two runs in one folder are not
     noticed: on Windows, and on file systems that refuse it, as some of Lustre and NFS do.
+
+    Args:
+        folder: to be locked.
+        other: what to do instead of waiting, for the error.
 
     Raises:
         ValueError: if the folder is in use; the message says by whom.
@@ -54,7 +58,7 @@ def lock_folder(folder: Path) -> FolderLock:
     descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | nofollow, 0o666)
     try:
         if sys.platform != "win32":
-            _lock(descriptor, folder)
+            _lock(descriptor, folder, other)
         owner = f"process {os.getpid()} on {platform.node()} since {time.strftime('%Y-%m-%dT%H:%M:%S%z')}\n"
         os.ftruncate(descriptor, 0)
         os.write(descriptor, owner.encode())
@@ -66,14 +70,14 @@ def lock_folder(folder: Path) -> FolderLock:
 
 if sys.platform != "win32":
 
-    def _lock(descriptor: int, folder: Path) -> None:
+    def _lock(descriptor: int, folder: Path, other: str) -> None:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             owner = os.read(descriptor, MAX_OWNER).decode(errors="replace").strip()
             if not (owner and owner.isprintable()):
                 owner = "another process"
-            raise ValueError(f"{folder} is in use by {owner}: wait for it, or name another run.dir") from None
+            raise ValueError(f"{folder} is in use by {owner}: wait for it, or {other}") from None
         except OSError as error:
             if error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
                 raise

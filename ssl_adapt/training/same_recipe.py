@@ -1,5 +1,6 @@
 """Whether a run may go on with a recipe: what changes a result must be as it was."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ssl_adapt.recipe import Recipe
@@ -21,32 +22,37 @@ def check_same(before: Recipe, now: Recipe, old_epochs: int) -> None:
         ValueError: naming the first keys that differ; for a larger `train.epochs` alone, how to extend.
     """
     old, new = (recipe.model_dump(exclude=FREE) for recipe in (before, now))
-    differing = sorted(_differing_keys(old, new))
+    differing = differing_keys(old, new)
     if differing == ["train.epochs"] and now.train.epochs > old_epochs:
         raise ValueError(
             f"the run in {now.run_dir} was started with train.epochs={old_epochs}, now {now.train.epochs}: "
             "type run.resume=extend to make it longer"
         )
     if differing:
-        shown = ", ".join(f"{key} ({_at(old, key)!r}, now {_at(new, key)!r})" for key in differing[:4])
         raise ValueError(
-            f"the run in {now.run_dir} was started with other values: {shown}; "
+            f"the run in {now.run_dir} was started with other values: {show_difference(old, new, differing)}; "
             "go on with the same ones, or start in another run.dir"
         )
 
 
-def _differing_keys(old: dict[str, Any], new: dict[str, Any], prefix: str = "") -> list[str]:
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of two nested dicts whose values differ, in order."""
     keys = []
     for key in sorted(old.keys() | new.keys()):
         a, b = old.get(key), new.get(key)
         if isinstance(a, dict) and isinstance(b, dict):
-            keys += _differing_keys(a, b, f"{prefix}{key}.")
+            keys += differing_keys(a, b, f"{prefix}{key}.")
         elif a != b:
             keys.append(prefix + key)
-    return keys
+    return sorted(keys)
 
 
-def _at(values: dict[str, Any], dotted: str) -> Any:
+def show_difference(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The first few of the dotted keys, each with both values."""
+    return ", ".join(f"{key} ({_at(old, key)!r}, now {_at(new, key)!r})" for key in keys[:4])
+
+
+def _at(values: Mapping[str, Any], dotted: str) -> Any:
     for part in dotted.split("."):
         values = values.get(part, {})
     return values

@@ -12,14 +12,19 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)  # of Slurm, docker and kill; of Ctrl-
 class InterruptedRunError(Exception):
     """The run was told to stop, and saved.
 
+    Args:
+        signum: the signal.
+        step: the last one that was saved.
+        again: what goes on from there.
+
     Attributes:
         signum: the signal, whose number gives the exit code.
     """
 
-    def __init__(self, signum: int, step: int) -> None:
+    def __init__(self, signum: int, step: int, *, again: str = "run.resume=auto") -> None:
         self.signum = signum
         name = signal.Signals(signum).name
-        super().__init__(f"{name} came, and step {step:,} was saved: run.resume=auto goes on from there")
+        super().__init__(f"{name} came, and step {step:,} was saved: {again} goes on from there")
 
 
 class StopSignal:
