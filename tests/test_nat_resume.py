@@ -15,17 +15,17 @@ from ssl_adapt.data import load_image_splits
 from ssl_adapt.nat.learner import NatLearner
 from ssl_adapt.nat.search import search
 from ssl_adapt.nat.settings import PUBLISHED
+from ssl_adapt.objectives import Simclr, Supervised
 from ssl_adapt.training.checkpoint import Checkpoints
 from ssl_adapt.training.folder_lock import lock_folder
 from ssl_adapt.training.stop_signal import InterruptedRunError
-from ssl_adapt.training.tasks import SimclrTask, SupervisedTask
 
 # An epoch is 2 batches of the weights and 3 of the controller; 3 more at the end judge the drawn transforms.
 SETTINGS = replace(PUBLISHED, epochs=2, batch_size=32, channels=2, cells=1, transforms=3)
 OF_EPOCH, OF_TRAINING, OF_ALL = 5, 10, 13
-SUPERVISED = ["recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "augment.pad_px=1", "adapt=null"]
+SUPERVISED = ["recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "views.pad_px=1", "adapt=null"]
 SIMCLR = ["recipe=debug", "data.image_px=8", "adapt=null", "model.args={}"]
-TASKS = {"supervised": (SUPERVISED, SupervisedTask), "simclr": (SIMCLR, SimclrTask)}
+OBJECTIVES = {"supervised": (SUPERVISED, Supervised), "simclr": (SIMCLR, Simclr)}
 
 
 class KilledError(Exception):
@@ -39,9 +39,11 @@ def digits():
 
 @pytest.fixture(scope="module")
 def untouched(digits, tmp_path_factory):
-    """The results of searches that nothing has stopped, by task."""
+    """The results of searches that nothing has stopped, by objective."""
     folder = tmp_path_factory.mktemp("untouched")
-    return {task: without_seconds(search_in(folder / task, digits, base=base)) for task, (base, _) in TASKS.items()}
+    return {
+        task: without_seconds(search_in(folder / task, digits, base=base)) for task, (base, _) in OBJECTIVES.items()
+    }
 
 
 def search_in(folder, digits, *arguments, base=SUPERVISED, settings=SETTINGS, report=print):
@@ -54,17 +56,17 @@ def without_seconds(result):
     return replace(result, seconds=0, history=history)
 
 
-def act_at(monkeypatch, batch, action, task=SupervisedTask):
+def act_at(monkeypatch, batch, action, objective=Supervised):
     """Do something as the search takes its n-th batch, counted from 1; the list counts them."""
-    augment, seen = task.augment, []
+    views, seen = objective.views, []
 
-    def augment_and_act(self, inputs):
+    def views_and_act(self, batch):
         seen.append(1)
         if len(seen) == batch:
             action()
-        return augment(self, inputs)
+        return views(self, batch)
 
-    monkeypatch.setattr(task, "augment", augment_and_act)
+    monkeypatch.setattr(objective, "views", views_and_act)
     return seen
 
 
@@ -77,7 +79,7 @@ def killed():
 
 
 def stop_at(monkeypatch, batch, folder, digits, task="supervised"):
-    base, kind = TASKS[task]
+    base, kind = OBJECTIVES[task]
     with monkeypatch.context() as patched:
         act_at(patched, batch, told, kind)
         with pytest.raises(InterruptedRunError, match="SIGTERM came, and step"):
@@ -107,7 +109,7 @@ def equal(a, b):
     return a == b
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", OBJECTIVES)
 def test_stopped_and_resumed_equals_uninterrupted(digits, untouched, task, tmp_path, monkeypatch):
     """Stopped in the weights' part, in the controller's, and after an epoch's last batch: all of the state, then the
     result."""
@@ -118,7 +120,7 @@ def test_stopped_and_resumed_equals_uninterrupted(digits, untouched, task, tmp_p
     assert whole["learner"]["baseline"] != 0
     parts = state_at_the_end_of_training(monkeypatch, tmp_path / "parts", digits, task, stops=(1, 3, 1))
     assert equal(whole, parts)
-    base, _ = TASKS[task]
+    base, _ = OBJECTIVES[task]
     assert without_seconds(search_in(tmp_path / "parts", digits, base=base)) == untouched[task]
 
 

@@ -9,14 +9,14 @@ import timm
 import torch
 from accelerate.state import AcceleratorState
 from script_calls import run_script
-from ssl_adapt.training.tasks import create_task
 
 from ssl_adapt import load_recipe, pretrain
 from ssl_adapt.backbones.genotypes import GENOTYPES, Genotype
 from ssl_adapt.data import iterate_batches, load_image_splits
-from ssl_adapt.nat.learner import NatLearner
+from ssl_adapt.nat.learner import NatLearner, create_head
 from ssl_adapt.nat.search import search
 from ssl_adapt.nat.settings import PUBLISHED
+from ssl_adapt.training.objective import create_objective
 
 SMALL = replace(PUBLISHED, epochs=2, batch_size=32, channels=2, cells=3, transforms=4)
 SUPERVISED = ["recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "views.pad_px=1", "adapt=null"]
@@ -39,7 +39,8 @@ def create_learner(recipe, image_set, **settings):
     torch.manual_seed(0)
     form = GENOTYPES["ResBlock"]
     settings = replace(SMALL, **settings)
-    return NatLearner(recipe.objective, create_task(recipe, image_set), form, 10, settings, torch.device("cpu"))
+    objective = create_objective(recipe, image_set, on_meta=True)
+    return NatLearner(objective, create_head(recipe.objective), form, settings, torch.device("cpu"))
 
 
 def batches(image_set, count=2):
@@ -107,8 +108,8 @@ def test_a_search_by_contrast(digits, tmp_path):
     torch.manual_seed(3)
     (score,) = learner.score([form], batches(digits, 1))
     torch.manual_seed(3)
-    inputs = learner.task.augment(next(batches(digits, 1)))
-    assert score == pytest.approx(-learner.task.loss(learner._outputs(form, inputs), inputs).item(), rel=1e-6)
+    views = learner.objective.views(next(batches(digits, 1)))
+    assert score == pytest.approx(-learner.objective.loss(learner._outputs(form, views)).item(), rel=1e-6)
 
 
 def test_weights_and_controller_see_different_images(digits, monkeypatch, tmp_path):

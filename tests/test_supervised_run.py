@@ -8,9 +8,9 @@ import short_runs
 import timm
 import torch
 from short_runs import assert_same_weights, events, load_checkpoint
-from ssl_adapt.training.tasks import SupervisedNetwork
 from timm.layers.drop import DropPath
 
+from ssl_adapt.objectives.supervised import ClassifierNetwork
 from ssl_adapt.training.checkpoint import Checkpoints
 
 DARTS = ["model.name=darts", "model.args={channels: 4, cells: 3, auxiliary: true}", "objective.auxiliary_weight=0.4"]
@@ -65,14 +65,14 @@ def test_an_auxiliary_head_trains_and_is_not_exported(tmp_path):
 
 def test_drop_path_rises_linearly_over_the_run(tmp_path, monkeypatch):
     seen = []
-    forward = SupervisedNetwork.forward
+    forward = ClassifierNetwork.forward
 
     def watch(network, images):
         if network.training:
             seen.append({m.drop_prob for m in network.modules() if isinstance(m, DropPath)})
         return forward(network, images)
 
-    monkeypatch.setattr(SupervisedNetwork, "forward", watch)
+    monkeypatch.setattr(ClassifierNetwork, "forward", watch)
     plain = [argument for argument in short_runs.SUPERVISED if not argument.startswith(("adapt.", "model.args"))]
     short_runs.run(tmp_path, *DARTS, "train.drop_path=0.4", "adapt=null", "train.max_steps=4", base=plain)
     assert seen == [{0.4 * step / 4} for step in range(4)]

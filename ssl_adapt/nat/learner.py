@@ -1,11 +1,11 @@
 """What a search trains: the weights of the supernet, and the controller by reinforcement."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import SGD, Adam, Optimizer
 
 from ssl_adapt.backbones.genotypes import Genotype
@@ -15,9 +15,8 @@ from ssl_adapt.nat.controller import Controller
 from ssl_adapt.nat.settings import SearchSettings
 from ssl_adapt.nat.supernet import Subnetwork, Supernet
 from ssl_adapt.nat.transitions import candidate_operations, draw_genotype
-from ssl_adapt.objectives.simclr import create_projector
-from ssl_adapt.recipe import ObjectiveSection
-from ssl_adapt.training.tasks import Inputs, Task
+from ssl_adapt.objectives.base import Objective, create_mlp
+from ssl_adapt.recipe import SimclrSection, SupervisedSection
 
 
 class NatLearner:
@@ -26,39 +25,33 @@ class NatLearner:
     Only the weights that a batch has used take part in its step, with their momentum and weight decay.
 
     Args:
-        objective: of the recipe.
-        task: what the weights are trained for.
+        objective: what the weights are trained for; of its network the number of classes counts.
+        create_head: from the number of features to what stands behind the supernet.
         form: a genotype of the form to search in.
-        num_classes: of the images; not used in self-supervised runs.
         settings: how to search.
         device: of the supernet.
     """
 
     def __init__(
         self,
-        objective: ObjectiveSection,
-        task: Task,
+        objective: Objective,
+        create_head: Callable[[int], nn.Module],
         form: Genotype,
-        num_classes: int,
         settings: SearchSettings,
         device: torch.device,
     ) -> None:
-        self.task = task
+        self.objective = objective
         self.form = form
         self.settings = settings
         self.device = device
-        self.is_simclr = objective.name == "simclr"
         self.operations = candidate_operations(form)
         self.supernet = Supernet(
             form,
             channels=settings.channels,
             cells=settings.cells,
-            num_classes=0 if self.is_simclr else num_classes,
+            num_classes=objective.network.backbone.num_classes,
         ).to(device)
-        self.head: nn.Module = nn.Identity()
-        if self.is_simclr:
-            hidden, out = objective.projector_hidden, objective.projector_out
-            self.head = create_projector(self.supernet.num_features, cast(int, hidden), cast(int, out)).to(device)
+        self.head = create_head(self.supernet.num_features).to(device)
         self.memory_format = choose_memory_format(self.supernet, device)
         self.supernet.to(memory_format=self.memory_format)
         self.weight_optimizer = SGD(
@@ -83,9 +76,9 @@ class NatLearner:
             FloatingPointError: if a loss is not finite.
         """
         for batch in batches:
-            inputs = self._augment(batch)
-            outputs = self._outputs(draw_genotype(self.form, self.operations), inputs)
-            loss = self.task.loss(outputs, inputs)
+            views = self._views(batch)
+            outputs = self._outputs(draw_genotype(self.form, self.operations), views)
+            loss = self.objective.loss(outputs)
             value = loss.item()
             if not math.isfinite(value):
                 raise FloatingPointError(f"the weights' loss is {value}: lower weight_lr={self.settings.weight_lr}")
@@ -100,10 +93,10 @@ class NatLearner:
         The reward is what the transform adds to the batch's score, see `score`.
         """
         for batch in batches:
-            inputs = self._augment(batch)
+            views = self._views(batch)
             genotype = draw_genotype(self.form, self.operations)
             transform = self.controller.draw(genotype)
-            reward = self._score(transform.genotype, inputs) - self._score(genotype, inputs)
+            reward = self._score(transform.genotype, views) - self._score(genotype, views)
             advantage = reward - self.baseline
             loss = -transform.log_probability * advantage - self.settings.entropy_weight * transform.entropy
             self.controller_optimizer.zero_grad()
@@ -120,8 +113,8 @@ class NatLearner:
         """
         rows = []
         for batch in batches:
-            inputs = self._augment(batch)
-            rows.append([self._score(genotype, inputs) for genotype in genotypes])
+            views = self._views(batch)
+            rows.append([self._score(genotype, views) for genotype in genotypes])
         return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
@@ -144,18 +137,26 @@ class NatLearner:
             "controller_optimizer": self.controller_optimizer,
         }
 
-    def _augment(self, batch: Batch) -> Inputs:
-        images, other = self.task.augment(batch)
-        other = other.contiguous(memory_format=self.memory_format) if other.ndim == 4 else other
-        return images.contiguous(memory_format=self.memory_format), other
+    def _views(self, batch: Batch) -> list[Tensor]:
+        return [
+            tensor.contiguous(memory_format=self.memory_format) if tensor.ndim == 4 else tensor
+            for tensor in self.objective.views(batch)
+        ]
 
-    def _outputs(self, genotype: Genotype, inputs: Inputs) -> Any:
-        return self.task.forward(Subnetwork(self.supernet, self.head, genotype), inputs)
+    def _outputs(self, genotype: Genotype, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        return self.objective.forward(Subnetwork(self.supernet, self.head, genotype), views)
 
     @torch.no_grad()
-    def _score(self, genotype: Genotype, inputs: Inputs) -> float:
-        outputs = self._outputs(genotype, inputs)
-        if self.is_simclr:
-            return -self.task.loss(outputs, inputs).item()
-        accuracy: float = (outputs.argmax(dim=1) == inputs[1]).float().mean().item()
-        return accuracy
+    def _score(self, genotype: Genotype, views: Sequence[Tensor]) -> float:
+        outputs = self._outputs(genotype, views)
+        if self.objective.judge == "kNN":
+            return -self.objective.loss(outputs).item()
+        logits, labels = outputs
+        return float((logits.argmax(dim=1) == labels).float().mean())
+
+
+def create_head(objective: SimclrSection | SupervisedSection) -> Callable[[int], nn.Module]:
+    """What gives the head behind a supernet, by its number of features: a projector, or nothing behind a classifier."""
+    if isinstance(objective, SupervisedSection):
+        return lambda features: nn.Identity()
+    return lambda features: create_mlp(features, objective.projector_hidden, objective.projector_out)

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ssl_adapt.backbones.genotypes import Genotype
 from ssl_adapt.data import Batch, ImageSet, epoch_order, iterate_batches
-from ssl_adapt.nat.learner import NatLearner
+from ssl_adapt.nat.learner import NatLearner, create_head
 from ssl_adapt.nat.settings import SearchSettings
 from ssl_adapt.nat.state import Epoch, Progress, SearchFolder, restore
 from ssl_adapt.nat.transitions import genotype_of
-from ssl_adapt.recipe import Recipe
+from ssl_adapt.recipe import Recipe, SimclrSection, SupervisedSection
+from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.same_recipe import FREE
 from ssl_adapt.training.stop_signal import InterruptedRunError, StopSignal
-from ssl_adapt.training.tasks import create_backbone, create_task
 
 
 @dataclass(frozen=True)
@@ -99,18 +99,19 @@ def search(
 
     Distributed: not collective; one process searches alone.
     """
-    if recipe.objective.mixup_alpha:
+    if not isinstance(recipe.objective, SimclrSection | SupervisedSection):
+        raise ValueError(f"objective.name={recipe.objective.name}: NAT searches with simclr or supervised alone")
+    if isinstance(recipe.objective, SupervisedSection) and recipe.objective.mixup_alpha:
         raise ValueError(
             f"objective.mixup_alpha={recipe.objective.mixup_alpha}: NAT is rewarded by the accuracy on images that are "
             "not mixed; set it to 0"
         )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        task = create_task(recipe, train_set)
-        with torch.device("meta"):
-            given = genotype_of(create_backbone(recipe, num_classes=len(train_set.classes)))
+        objective = create_objective(recipe, train_set, on_meta=True)
+        given = genotype_of(objective.network.backbone)
         parts = _split(len(train_set), settings, recipe.seed)
-        learner = NatLearner(recipe.objective, task, given, len(train_set.classes), settings, torch.device(device))
+        learner = NatLearner(objective, create_head(recipe.objective), given, settings, torch.device(device))
         setting = {**recipe.model_dump(exclude={**FREE, "model": True}), **asdict(settings)}
         with SearchFolder(folder, {**setting, "training images": len(train_set)}, given) as kept, StopSignal() as stop:
             saved = kept.load()

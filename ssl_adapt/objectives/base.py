@@ -1,6 +1,6 @@
 """The contract of an objective: all that the training loop knows of what a run trains for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssl_adapt.data import Batch
 
 Judge = Literal["kNN", "accuracy"]
+MakeViews = Callable[[Tensor], list[Tensor]]  # uint8 images (B, 3, H, W) -> the views of each, such as `views.Views`
 
 
 class Network(Protocol):

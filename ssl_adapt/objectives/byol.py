@@ -12,13 +12,13 @@ from torch import Tensor, nn
 from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import (
     Judge,
+    MakeViews,
     Objective,
     ProjectedNetwork,
     create_mlp,
     feature_width,
     outside_autocast,
 )
-from ssl_adapt.views import Views
 
 
 class ByolNetwork(ProjectedNetwork):
@@ -65,7 +65,7 @@ class Byol(Objective):
     def __init__(
         self,
         backbone: nn.Module,
-        views: Views,
+        views: MakeViews,
         *,
         projector_hidden: int,
         projector_out: int,

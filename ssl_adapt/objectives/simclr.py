@@ -7,9 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from ssl_adapt.data import Batch
-from ssl_adapt.objectives.base import Judge, Objective, ProjectedNetwork, create_mlp, feature_width
+from ssl_adapt.objectives.base import Judge, MakeViews, Objective, ProjectedNetwork, create_mlp, feature_width
 from ssl_adapt.objectives.nt_xent import nt_xent
-from ssl_adapt.views import Views
 
 ViewForward = Literal["separate", "joint"]
 
@@ -35,7 +34,7 @@ class Simclr(Objective):
     def __init__(
         self,
         backbone: nn.Module,
-        views: Views,
+        views: MakeViews,
         *,
         temperature: float,
         projector_hidden: int,

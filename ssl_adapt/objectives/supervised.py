@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 
 from ssl_adapt.data import Batch
-from ssl_adapt.objectives.base import Judge, Objective, outside_autocast
-from ssl_adapt.views import Views
+from ssl_adapt.objectives.base import Judge, MakeViews, Objective, outside_autocast
 
 
 class ClassifierNetwork(nn.Module):
@@ -50,7 +49,7 @@ class Supervised(Objective):
     def __init__(
         self,
         backbone: nn.Module,
-        views: Views,
+        views: MakeViews,
         *,
         label_smoothing: float,
         mixup_alpha: float,

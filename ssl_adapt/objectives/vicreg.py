@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import (
     Judge,
+    MakeViews,
     Objective,
     ProjectedNetwork,
     create_mlp,
@@ -16,7 +17,6 @@ from ssl_adapt.objectives.base import (
     outside_autocast,
 )
 from ssl_adapt.processes import gather_rows
-from ssl_adapt.views import Views
 
 EPSILON = 1e-4  # under the root of a variance, as in the paper
 
@@ -42,7 +42,7 @@ class Vicreg(Objective):
     def __init__(
         self,
         backbone: nn.Module,
-        views: Views,
+        views: MakeViews,
         *,
         projector_hidden: int,
         projector_out: int,
@@ -71,7 +71,8 @@ class Vicreg(Objective):
         Distributed: collective; all processes compute the loss of all rows, so that all call backward, or none.
         """
         rows = [gather_rows(output) for output in outside_autocast(outputs)]
-        invariance = F.mse_loss(*rows)
+        view_a, view_b = rows
+        invariance = F.mse_loss(view_a, view_b)
         variance = sum((1 - (view.var(dim=0) + EPSILON).sqrt()).relu().mean() for view in rows) / 2
         covariance = sum(_squared_covariance(view) for view in rows)
         return (

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from ssl_adapt.adaptation.architecture import edge_specs
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.report.drawings import CHANGED
-from ssl_adapt.training.tasks import create_backbone
+from ssl_adapt.training.objective import create_backbone
 
 ENTRIES = {1: "theta_id", 2: "theta_same"}
 OTHERS = {"none": ("#4f73a6", "a none edge that stayed none"), "": ("#b6bec8", "another edge that stayed")}

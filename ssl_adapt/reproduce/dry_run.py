@@ -73,7 +73,7 @@ def dry_run(request: Request, console: Console) -> None:
 def _passes(recipe: Recipe) -> float:
     """Images, or views, that go through the network in training, those of theta's pass included."""
     images = recipe.data.train_images or IMAGES[recipe.data.name]
-    views = 2 if recipe.objective.name == "simclr" else 1
+    views = recipe.objective.views_per_image
     adapted = recipe.adapt.epochs if recipe.adapt else 0
     return images * views * (recipe.train.epochs + adapted)
 

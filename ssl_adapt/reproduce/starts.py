@@ -12,7 +12,7 @@ from ssl_adapt.adaptation.architecture import Architecture, edge_specs
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.reproduce.runs import CLASSES, TableRun
-from ssl_adapt.training.tasks import create_backbone
+from ssl_adapt.training.objective import create_backbone
 
 
 def create_start(run: TableRun) -> dict[str, Any]:

@@ -198,7 +198,7 @@ def create_learner(
         for backbone in (network.backbone, *network.teacher_backbones):
             apply_architecture(backbone, Architecture.from_dict(architecture))
     elif recipe.adapt is not None:
-        adaptation = create_adaptation(network.backbone, network.teacher_backbones, recipe.adapt)
+        adaptation = create_adaptation(network.backbone, recipe.adapt, network.teacher_backbones)
         theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
     if process_count() > 1 and recipe.train.sync_batchnorm:
         synchronise_batch_norm(network, accelerator.device)
@@ -245,7 +245,7 @@ def trainable(network: nn.Module) -> list[nn.Parameter]:
     return [weight for weight in network.parameters() if weight.requires_grad]
 
 
-def create_adaptation(backbone: nn.Module, followers: Sequence[nn.Module], adapt: AdaptSection) -> Adaptation:
+def create_adaptation(backbone: nn.Module, adapt: AdaptSection, followers: Sequence[nn.Module] = ()) -> Adaptation:
     """The backbone's edges made mixed, and those of the networks that follow it, as the recipe's `adapt` says."""
     return Adaptation(
         backbone,

@@ -2,9 +2,11 @@
 
 import difflib
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import timm
+import torch
 from timm.layers.drop import DropPath
 from torch import nn
 
@@ -18,8 +20,13 @@ from ssl_adapt.views import PaddedCropSettings, ResizedCropSettings, View, Views
 OBJECTIVES: dict[str, Any] = {"simclr": Simclr, "byol": Byol, "vicreg": Vicreg, "supervised": Supervised}
 
 
-def create_objective(recipe: Recipe, train_set: ImageSet) -> Objective:
+def create_objective(recipe: Recipe, train_set: ImageSet, *, on_meta: bool = False) -> Objective:
     """The objective that the recipe names, on a fresh network with weights drawn from torch's generator.
+
+    Args:
+        recipe: its objective, views, data and model are used.
+        train_set: the images, of which the labels count.
+        on_meta: build the backbone without memory, for what only asks for views and loss.
 
     Raises:
         ValueError: if it needs labels that the images have not, or the network can't be created.
@@ -27,7 +34,8 @@ def create_objective(recipe: Recipe, train_set: ImageSet) -> Objective:
     kind = OBJECTIVES[recipe.objective.name]
     if kind.needs_labels:
         check_labels(recipe.objective.name, recipe.data.name, train_set)
-    backbone = create_backbone(recipe, num_classes=len(train_set.classes) if kind.needs_labels else 0)
+    with torch.device("meta") if on_meta else nullcontext():
+        backbone = create_backbone(recipe, num_classes=len(train_set.classes) if kind.needs_labels else 0)
     views = create_views(recipe.views, recipe.data, recipe.objective.views_per_image)
     objective: Objective = kind(backbone, views, **recipe.objective.model_dump(exclude={"name"}))
     return objective
