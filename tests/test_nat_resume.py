@@ -60,11 +60,11 @@ def act_at(monkeypatch, batch, action, objective=Supervised):
     """Do something as the search takes its n-th batch, counted from 1; the list counts them."""
     views, seen = objective.views, []
 
-    def views_and_act(self, batch):
+    def views_and_act(self, images):
         seen.append(1)
         if len(seen) == batch:
             action()
-        return views(self, batch)
+        return views(self, images)
 
     monkeypatch.setattr(objective, "views", views_and_act)
     return seen
@@ -179,7 +179,7 @@ OTHER_CELLS = "model.args.genotype=NAT_ResBlock"
     ("arguments", "changes", "message"),
     [
         (["seed=1"], {}, r"seed \(0, now 1\)"),
-        (["augment.flip_p=0.0"], {}, r"augment\.flip_p \(0\.5, now 0\.0\)"),
+        (["views.flip_p=0.0"], {}, r"views\.flip_p \(0\.5, now 0\.0\)"),
         ([OTHER_CELLS], {}, "the cells of the network"),
         (
             [],

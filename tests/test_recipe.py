@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 SHIPPED = (
     "debug",
     "quickstart",
+    "byol_resnet20",
     "quickstart_cifar10",
     "simclr_darts24",
     "simclr_resnet20",
@@ -31,6 +32,7 @@ SHIPPED = (
     "supervised_proxyless",
     "supervised_resnet20",
     "supervised_resnet20_nat",
+    "vicreg_resnet20",
 )
 LEAVES = [key for key in schema_keys().values() if not key.is_section]
 
@@ -50,8 +52,16 @@ def values_below(model: BaseModel) -> Iterator[Any]:
     """Every value in the model and its sections, sections included."""
     for _, value in model:
         yield value
-        if isinstance(value, BaseModel):
-            yield from values_below(value)
+        for section in value if isinstance(value, tuple) else (value,):
+            if isinstance(section, BaseModel):
+                yield from values_below(section)
+
+
+def has(recipe: Any, key: str) -> bool:
+    """Whether the section that stands there has the key."""
+    place, leaf = key.split(".")
+    section = recipe.views[0] if place == "views" else getattr(recipe, place)
+    return leaf in type(section).model_fields
 
 
 # --- the shipped files ------------------------------------------------------------------------------------
@@ -121,7 +131,9 @@ def test_the_reference_recipe_has_the_settings_of_the_public_reference() -> None
         "mean": (0.4914, 0.4822, 0.4465),
         "std": (0.2023, 0.1994, 0.2010),
     }
-    assert recipe.views.model_dump() == {
+    [view] = recipe.views
+    assert view.model_dump() == {
+        "name": "resized_crop",
         "crop_scale": (0.08, 1.0),
         "crop_ratio": (3 / 4, 4 / 3),
         "antialias": True,
@@ -129,6 +141,9 @@ def test_the_reference_recipe_has_the_settings_of_the_public_reference() -> None
         "jitter": (0.4, 0.4, 0.4, 0.1),
         "jitter_p": 0.8,
         "grayscale_p": 0.2,
+        "blur_p": 0.0,
+        "blur_sigma": (0.1, 2.0),
+        "solarize_p": 0.0,
     }
     assert (recipe.model.name, recipe.model.args) == ("resnet50_cifar", {})
     assert recipe.objective.model_dump(exclude_none=True) == {
@@ -209,15 +224,17 @@ def test_the_run_section_may_be_left_out_and_overridden() -> None:
 def test_integers_do_for_numbers_and_lists_become_tuples() -> None:
     recipe = load_recipe(["recipe=debug", "train.lr=1", "views.crop_scale=[1, 1]"])
     assert type(recipe.train.lr) is float
-    assert recipe.views.crop_scale == (1.0, 1.0)
+    assert recipe.views[0].crop_scale == (1.0, 1.0)
     values = list(values_below(recipe))
-    assert len(values) == len(schema_keys()) - 3  # the keys of `augment`, which a SimCLR recipe has not
+    foreign = {key for key in schema_keys() if key.startswith(("objective.", "views.")) and not has(recipe, key)}
+    assert len(values) == len(schema_keys()) - len(foreign)
+    assert len(foreign) == 10
     assert not any(isinstance(value, list) for value in values)
 
 
 def test_a_recipe_is_frozen_everywhere() -> None:
     recipe = load_recipe(["recipe=debug"])
-    models = [recipe, *(value for value in values_below(recipe) if isinstance(value, BaseModel))]
+    models = [recipe, *recipe.views, *(value for value in values_below(recipe) if isinstance(value, BaseModel))]
     assert len(models) == 9
     for model in models:
         for field in type(model).model_fields:
@@ -235,7 +252,7 @@ def test_help_shows_every_key_and_every_recipe() -> None:
     for name, path in available_recipes().items():
         what = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         assert f" recipe={name} {what}" in flat
-    assert len(LEAVES) == 75
+    assert len(LEAVES) == 83
     for key in LEAVES:
         default = "set by the recipe" if key.default is None else f"default {key.default}"
         assert key.description
@@ -253,7 +270,8 @@ def test_every_key_of_the_schema_is_found_by_name() -> None:
 @pytest.mark.parametrize("place", ["ssl_adapt/recipes", "recipes"], ids=["wheel", "checkout"])
 def test_recipes_are_found_from_any_folder(place: str, tmp_path: Path) -> None:
     shutil.copytree(REPOSITORY / "ssl_adapt" / "recipe", tmp_path / "ssl_adapt" / "recipe")
-    shutil.copy(REPOSITORY / "ssl_adapt" / "json_text.py", tmp_path / "ssl_adapt")
+    for module in ("json_text.py", "data_names.py"):
+        shutil.copy(REPOSITORY / "ssl_adapt" / module, tmp_path / "ssl_adapt")
     (tmp_path / "ssl_adapt" / "__init__.py").touch()
     shutil.copytree(REPOSITORY / "recipes", tmp_path / place)
     elsewhere = tmp_path / "elsewhere"

@@ -156,7 +156,7 @@ def test_one_problem_gives_one_sentence(
         "views.crop_ratio=[0, 1]", "views.flip_p=1.1", "views.flip_p=-0.1",
         "views.jitter=[1, 1, 1, 0.6]", "views.jitter=[1, 1, -1, 0]",
         "views.jitter=[1, 1, 1, 0, 0]", "views.jitter_p=2", "views.grayscale_p=2", "model.name=''",
-        "model.args=[1]", "model.args={a: {1: 2}}", "objective.name=byol", "objective.temperature=0",
+        "model.args=[1]", "model.args={a: {1: 2}}", "objective.name=simcl", "objective.temperature=0",
         "objective.projector_hidden=0", "objective.projector_out=0", "objective.view_forward=both",
         "train.epochs=0", "train.max_steps=0", "train.lr=0", "train.momentum=1", "train.weight_decay=-1",
         "train.schedule=step", "train.warmup_epochs=-1", "train.clip_grad_norm=0", "train.precision=float16",
@@ -220,7 +220,7 @@ def test_several_problems_give_a_line_each() -> None:
         ),
         (
             lambda text: re.sub(r"\n  jitter_p:.*", "", text),
-            "has no views.jitter_p; add views.jitter_p=VALUE (number from 0 to 1): probability of the colour jitter",
+            "has no views.jitter_p; add views.jitter_p=VALUE (number from 0 to 1): resized_crop: probability of the",
         ),
     ],
 )  # fmt: skip
@@ -254,29 +254,58 @@ def test_of_very_many_problems_the_first_are_listed(tmp_path: Path) -> None:
     assert problems[-1] == "there are 4,900 more problems: correct these first"
 
 
-OF_AN_OBJECTIVE = {"views", "augment", "knn", "objective.temperature", "objective.projector_hidden",
-    "objective.projector_out", "objective.view_forward", "objective.label_smoothing", "objective.mixup_alpha",
-    "objective.auxiliary_weight"}  # fmt: skip
+@pytest.mark.parametrize(
+    ("base", "own", "foreign"),
+    [
+        ("simclr_resnet20", "objective.temperature", "objective.label_smoothing=0.1"),
+        ("supervised_resnet20", "objective.label_smoothing", "objective.temperature=0.1"),
+        ("byol_resnet20", "objective.momentum", "objective.temperature=0.1"),
+        ("vicreg_resnet20", "objective.covariance_weight", "objective.momentum=0.5"),
+        ("simclr_resnet20", "views.jitter", "views.pad_px=4"),
+        ("supervised_resnet20", "views.pad_px", "views.jitter_p=0.5"),
+    ],
+)
+def test_a_section_has_the_keys_of_its_name_alone(base: str, own: str, foreign: str, tmp_path: Path) -> None:
+    values = parse_yaml(dump_yaml(load_recipe([f"recipe={base}"]).model_dump()))
+    place, _, leaf = own.partition(".")
+    assert problems_of(f"recipe={base}", foreign) == [
+        f"{foreign.partition('=')[0]} has no meaning for {place}.name={values[place]['name']}: leave it out"
+    ]
+    del values[place][leaf]
+    [problem] = problems_of(write_recipe(tmp_path, dump_yaml(values)))
+    assert f"has no {own}; add {own}=VALUE" in problem
 
 
-@pytest.mark.parametrize(("name", "needed"), [("simclr_resnet20", 6), ("supervised_resnet20", 4)])
-def test_keys_of_one_objective_are_needed_there_and_refused_elsewhere(name: str, needed: int, tmp_path: Path) -> None:
-    values = load_recipe([f"recipe={name}"]).model_dump()
-    other = load_recipe(["recipe=simclr_resnet20" if name.startswith("super") else "recipe=supervised_resnet20"])
-    seen = Counter[str]()
-    for key in sorted(OF_AN_OBJECTIVE):
-        section, _, leaf = key.partition(".")
-        changed, theirs = parse_yaml(dump_yaml(values)), other.model_dump()
-        owner, their_owner = (changed[section], theirs[section]) if leaf else (changed, theirs)
-        is_own = owner[leaf or section] is not None
-        owner[leaf or section] = None if is_own else their_owner[leaf or section]
-        [problem] = problems_of(write_recipe(tmp_path, dump_yaml(changed)))
-        if is_own:
-            assert f"needs {key}: add" in problem or f"needs the section {key}: add" in problem
-        else:
-            assert f"{key} has no meaning" in problem or f"no use for the section {key}: type {key}=null" in problem
-        seen["needed" if is_own else "foreign"] += 1
-    assert seen == {"needed": needed, "foreign": len(OF_AN_OBJECTIVE) - needed}
+def test_knn_is_a_section_of_what_it_judges(tmp_path: Path) -> None:
+    assert problems_of("recipe=simclr_resnet20", "knn=null") == [
+        "objective.name=simclr needs the section knn: add its keys; --help lists them"
+    ]
+    knn = dump_yaml(load_recipe(["recipe=simclr_resnet20"]).knn.model_dump()).replace("\n", ", ").strip(", ")
+    assert problems_of("recipe=supervised_resnet20", f"knn={{{knn}}}") == [
+        "objective.name=supervised has no use for the section knn: type knn=null"
+    ]
+
+
+def test_views_are_one_section_or_one_for_each_view(tmp_path: Path) -> None:
+    values = parse_yaml(dump_yaml(load_recipe(["recipe=simclr_resnet20"]).model_dump()))
+    one = values["views"]
+    values["views"] = [one, {**one, "solarize_p": 0.2}]
+    recipe = load_recipe([write_recipe(tmp_path, dump_yaml(values))])
+    assert [view.solarize_p for view in recipe.views] == [0.0, 0.2]
+    assert recipe.model_dump()["views"] == [view.model_dump() for view in recipe.views]
+    for count in (0, 3):
+        values["views"] = [one] * count
+        assert problems_of(write_recipe(tmp_path, dump_yaml(values))) == [
+            f"views: {count} are given and objective.name=simclr takes 2 of an image: "
+            "give a list of 2, or one section for all"
+        ]
+    values["views"] = [one, {**one, "flip_p": 3}]
+    assert problems_of(write_recipe(tmp_path, dump_yaml(values))) == [
+        "views.flip_p: got 3, expected number from 0 to 1"
+    ]
+    assert problems_of("recipe=debug", "views.name=resized") == [
+        "views.name: got 'resized', expected resized_crop | padded_crop; did you mean 'resized_crop'?"
+    ]
 
 
 def test_every_key_is_required_but_for_those_with_a_default(tmp_path: Path) -> None:
@@ -284,10 +313,10 @@ def test_every_key_is_required_but_for_those_with_a_default(tmp_path: Path) -> N
     seen = Counter[bool]()
     for key in schema_keys().values():
         *parents, leaf = key.name.split(".")
-        if key.name in OF_AN_OBJECTIVE or parents == ["augment"]:
-            continue
         fewer = parse_yaml(dump_yaml(values))
         section = fewer[parents[0]] if parents else fewer
+        if leaf not in section or key.name == "knn":  # of another objective or view
+            continue
         del section[leaf]
         argument = write_recipe(tmp_path, dump_yaml(fewer))
         seen[key.default is None] += 1
@@ -296,4 +325,4 @@ def test_every_key_is_required_but_for_those_with_a_default(tmp_path: Path) -> N
             assert f"has no {key.name}; add {key.name}=VALUE" in problem
         else:
             load_recipe([argument])
-    assert seen == {True: 46, False: 25}
+    assert seen == {True: 52, False: 28}

@@ -16,6 +16,7 @@ from ssl_adapt.recipe.schema import Recipe
 from ssl_adapt.recipe.yaml_text import dump_yaml, parse_yaml
 
 MAX_BYTES = 2**20  # of a recipe's file
+FIRST = ("debug", "quickstart")  # of the recipes, wherever they are listed
 _MAX_PROBLEMS = 100
 _MAX_COMPARED = 100  # characters of a name that are compared with the known ones
 
@@ -26,7 +27,8 @@ def available_recipes() -> dict[str, Path]:
     folder = package / "recipes"
     if not folder.is_dir():
         folder = package.parent / "recipes"
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    found = {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {name: found[name] for name in sorted(found, key=lambda name: name not in FIRST)}
 
 
 def load_recipe(source: str | Sequence[str], values: Mapping[str, Any] | None = None) -> Recipe:
@@ -184,12 +186,12 @@ def _sentence(details: ErrorDetails, values: dict[str, Any], source: str) -> str
         given, value = value, value.get("name") if isinstance(value, dict) else value
         if isinstance(given, dict) and "name" not in given:
             return _missing(name, source)
-    if details["type"] == "missing":
-        return _missing(name, source)
     key = find_key(name)
+    if details["type"] == "missing" and isinstance(details["loc"][-1], str):  # else it is an item of a list
+        return _missing(name, source)
     if details["type"] == "extra_forbidden":
         return _unknown_key(name) if key is None else _foreign_key(name, values)
-    while key is None and location:  # an item of a list: the list as a whole is wrong
+    while key is None and location:  # below a key that is open: what it holds is wrong as a whole
         location.pop()
         key = find_key(".".join(location))
         _, value = _locate(location, values)
@@ -208,7 +210,7 @@ def _locate(place: Sequence[int | str], values: dict[str, Any]) -> tuple[list[st
     value: Any = values
     for step in place:
         if isinstance(step, int):
-            if isinstance(value, list) and isinstance(value[step], dict):  # a section; other items are no keys
+            if isinstance(value, list) and step < len(value) and isinstance(value[step], dict):  # else no section
                 value = value[step]
         elif isinstance(value, dict) and step in value:
             parts.append(str(step))
