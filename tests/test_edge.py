@@ -124,6 +124,30 @@ def test_closed_forms_of_the_gradient():
         assert theta.grad[0] == 0
 
 
+@pytest.mark.parametrize("kind", ["none", "operation"])
+@pytest.mark.parametrize(("in_channels", "out_channels", "stride"), [(8, 4, 1), (4, 8, 1), (4, 4, 2), (8, 4, 2)])
+def test_a_padded_identity_keeps_activations_and_gradients_channels_last(kind, in_channels, out_channels, stride):
+    """What mixes two memory formats takes several times as long."""
+    torch.manual_seed(0)
+    operation = (
+        create_conv_bn(in_channels, out_channels, 3, stride) if kind == "operation" else Zero(out_channels, stride)
+    )
+    theta = nn.Parameter(torch.tensor([0.0, 0.5, 0.75]))
+    edge = MixedEdge(spec_of(kind, in_channels, out_channels, stride), operation, theta, "pad")
+    edge.to(memory_format=torch.channels_last)
+    x = torch.randn(2, in_channels, 6, 6).contiguous(memory_format=torch.channels_last).requires_grad_()
+    gradients = []
+    seen = x * 1
+    seen.register_hook(gradients.append)
+    beside = MixedEdge(spec_of("operation"), create_conv_bn(out_channels, out_channels, 3), theta, "pad")
+    other = torch.randn(2, out_channels, 6 // stride, 6 // stride).contiguous(memory_format=torch.channels_last)
+    output = sum_edges((beside.to(memory_format=torch.channels_last), other), (edge, seen))
+    output.square().sum().backward()
+    for tensor in (output, *gradients):
+        assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert len(gradients) == 1
+
+
 def test_zero_is_zero_even_for_infinite_inputs():
     x = torch.full((1, 3, 5, 5), torch.inf)
     assert torch.equal(Zero(4, 2)(x), torch.zeros(1, 4, 3, 3))

@@ -172,10 +172,14 @@ class MixedEdge(nn.Module):
 
     `theta` is a Parameter of shape (3,), in the order none, identity, same. It is held outside the module's
     parameters, so that the weights' optimiser, weight decay and data-parallel wrappers never see it. Where the
-    activations are bfloat16, theta_id and the scale of a shortcut act rounded to its 8 bits; gradients do not.
+    activations are bfloat16, theta_id and the scale of a shortcut act rounded to its 8 bits; gradients do not. That
+    rounding is not what sets the error of theta's gradient: relative to its norm, against float64, at random weights,
+    8 draws of 64 images of 16 px, that is 0.06 on `resnet20` (0.05 by eq. 1 in ordinary operations) and 0.9 (1.2) on
+    `resnet20_nat`, whose float32 gradient is already 0.016 off (both of width 8; CPU).
 
     What hooks and `retain_grad` show is what eq. 1 says: an edge with a hook in it, or any global one, is computed in
-    ordinary operations, and without one nothing is written over that others could hold.
+    ordinary operations, and without one nothing is written over that others could hold. A hook that an operation's own
+    code puts on its input gives the gradient through the operation alone.
 
     Source: eq. 1 of the paper. The term of `none` is left out, as its value and its gradient are exactly 0.
     """
