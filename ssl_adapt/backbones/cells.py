@@ -5,7 +5,7 @@ from string import ascii_lowercase
 import torch
 from torch import Tensor, nn
 
-from ssl_adapt.adaptation.edge import Kind, Zero
+from ssl_adapt.adaptation.edge import Kind, Source, Zero
 from ssl_adapt.backbones.cell_operations import create_factorized_reduce, create_operation, create_relu_conv_bn
 from ssl_adapt.backbones.genotypes import CellGenotype
 from ssl_adapt.backbones.network import CellEdge
@@ -71,17 +71,21 @@ class GenotypeCell(nn.Module):
     def forward(self, before: Tensor, x: Tensor) -> Tensor:
         """x (B, in, H, W), and the input `before` of the cell that gave it -> (B, out, H / stride, W / stride)."""
         entering = self._edges_that_carry()
+        leaving: dict[int, list[nn.Module]] = {node: [] for node in (0, 1, *entering)}
         read = self._nodes_read(entering)
-        nodes: dict[int, Tensor] = {}
+        for node in read & entering.keys():
+            for edge, source in entering[node]:
+                leaving[source].append(edge)
+        nodes: dict[int, Source] = {}
         if 0 in read:
-            nodes[0] = self.preprocess0(before)
+            nodes[0] = Source(self.preprocess0(before), *leaving[0])
         if 1 in read:
-            nodes[1] = self.preprocess1(x)
+            nodes[1] = Source(self.preprocess1(x), *leaving[1])
         for node, edges in entering.items():
             if node in read:
-                inputs = [(edge, nodes[source]) for edge, source in edges]
-                nodes[node] = sum_edges(*inputs) if inputs else self._zeros(x)
-        outputs = [nodes[node] for node in self.concat]
+                total = sum_edges(*((edge, nodes[source]) for edge, source in edges)) if edges else self._zeros(x)
+                nodes[node] = Source(total, *leaving[node])
+        outputs = [nodes[node].x for node in self.concat]
         return outputs[0] if len(outputs) == 1 else torch.cat(outputs, dim=1)
 
     def _edges_that_carry(self) -> dict[int, list[tuple[nn.Module, int]]]:

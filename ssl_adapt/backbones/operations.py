@@ -5,7 +5,8 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from ssl_adapt.adaptation.edge import MixedEdge, Zero
+from ssl_adapt.adaptation.edge import Source, Zero
+from ssl_adapt.adaptation.scaled_sum import Term, sum_terms
 
 
 def create_conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int = 1) -> nn.Sequential:
@@ -15,20 +16,14 @@ def create_conv_bn(in_channels: int, out_channels: int, kernel: int, stride: int
     return nn.Sequential(OrderedDict(conv=conv, bn=nn.BatchNorm2d(out_channels)))
 
 
-def sum_edges(*edges: tuple[nn.Module, Tensor]) -> Tensor:
+def sum_edges(*edges: tuple[nn.Module, Tensor | Source]) -> Tensor:
     """A node of the graph: the sum of edge(x) over (edge, x), in which `Zero` costs nothing."""
-    total: Tensor | None = None
-    is_mixed = False
+    terms: list[Term] = []
     for edge, x in edges:
-        if isinstance(edge, Zero):
-            continue
-        if isinstance(edge, MixedEdge):
-            total = edge(x, total=total) if is_mixed or total is None else total + edge(x)
-            is_mixed = True
-        else:
-            total = edge(x) if total is None else total + edge(x)
-            is_mixed = False
-    if total is None:  # every edge is none
-        zero, x = edges[0]
-        return cast(Tensor, zero(x))
-    return total
+        if not isinstance(edge, Zero):
+            source = x if isinstance(x, Source) else Source(x, edge)
+            terms += source.terms(edge)
+    if terms:
+        return sum_terms(terms)
+    zero, x = edges[0]  # every edge is none
+    return cast(Tensor, zero(x.x if isinstance(x, Source) else x))

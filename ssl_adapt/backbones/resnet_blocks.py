@@ -7,7 +7,7 @@ from typing import Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_adapt.adaptation.edge import Pad, Zero
+from ssl_adapt.adaptation.edge import Pad, Source, Zero
 from ssl_adapt.backbones.network import CellEdge
 from ssl_adapt.backbones.operations import create_conv_bn, sum_edges
 
@@ -74,8 +74,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, before: Tensor, x: Tensor) -> Tensor:
         """x (B, in, H, W) -> (B, out, H / stride, W / stride); `before` is not used by this block."""
-        hidden = F.relu(sum_edges((self.conv1, x)))
-        return F.relu(sum_edges((self.conv2, hidden), (self.shortcut, x)))
+        source = Source(x, self.conv1, self.shortcut)
+        hidden = F.relu(sum_edges((self.conv1, source)))
+        return F.relu(sum_edges((self.conv2, hidden), (self.shortcut, source)))
 
 
 class Bottleneck(nn.Module):
@@ -113,9 +114,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, before: Tensor, x: Tensor) -> Tensor:
         """x (B, in, H, W), and `before`, the input of the block before -> (B, out, H / stride, W / stride)."""
-        hidden = F.relu(sum_edges((self.conv1, x), (self.null1, before)))
-        hidden = F.relu(sum_edges((self.conv2, hidden), (self.null2, before)))
-        return F.relu(sum_edges((self.conv3, hidden), (self.null3, before), (self.shortcut, x)))
+        source, earlier = Source(x, self.conv1, self.shortcut), Source(before, self.null1, self.null2, self.null3)
+        hidden = F.relu(sum_edges((self.conv1, source), (self.null1, earlier)))
+        hidden = F.relu(sum_edges((self.conv2, hidden), (self.null2, earlier)))
+        return F.relu(sum_edges((self.conv3, hidden), (self.null3, earlier), (self.shortcut, source)))
 
 
 BLOCKS: dict[BlockName, type[BasicBlock] | type[Bottleneck]] = {"basic": BasicBlock, "bottleneck": Bottleneck}
