@@ -5,11 +5,14 @@ from torch import nn
 
 from ssl_adapt.adaptation.edge import Adaptable
 
-# oneDNN issue 6035 (uxlfoundation/oneDNN), present in the oneDNN 3.12 of torch 2.14: with AVX2 the backward pass of a
-# channels-last 1x1 convolution of stride > 1 with 2 to 6 input channels writes past its workspace. The heap is then
-# corrupt, and gradients are wrong or the process dies. This module may go once every torch that pyproject.toml
-# allows has a oneDNN in which that is mended; tests/test_memory_format.py shows whether it is.
-BROKEN_CHANNELS = range(2, 7)
+# oneDNN issue 6035 (uxlfoundation/oneDNN), present in the oneDNN 3.12 of torch 2.14: the backward pass of a
+# channels-last 1x1 convolution of stride > 1 writes past its workspace if it has fewer input channels than a SIMD
+# register has floats: 8 with AVX2, 16 with AVX-512 (there seen at images of 64 px, not of 32). The heap is then
+# corrupt, and gradients are wrong or the process dies. Grouped convolutions have other kernels. The
+# rule is the same on every CPU, so that a run may move. This module may go once every torch that pyproject.toml allows
+# has a oneDNN in which that is mended: the slow tests/test_instruction_sets.py shows whether it is, and
+# docs/cpu_kernels.md what it found.
+BROKEN_CHANNELS = range(1, 16)
 
 
 def choose_memory_format(network: nn.Module, device: torch.device) -> torch.memory_format:
@@ -26,8 +29,8 @@ def choose_memory_format(network: nn.Module, device: torch.device) -> torch.memo
 
 def is_broken_channels_last(conv: nn.Conv2d) -> bool:
     """Whether oneDNN writes past its workspace in this convolution's channels-last backward pass."""
-    channels = conv.in_channels // conv.groups
-    return set(conv.kernel_size) == {1} and max(conv.stride) > 1 and channels in BROKEN_CHANNELS
+    is_strided = set(conv.kernel_size) == {1} and max(conv.stride) > 1
+    return is_strided and conv.groups == 1 and conv.in_channels in BROKEN_CHANNELS
 
 
 def _has_broken_convolution(network: nn.Module) -> bool:
