@@ -186,7 +186,8 @@ def create_learner(
         ValueError: if timm does not know the model, or it cannot be adapted.
     """
     network: Any = task.create_network().to(accelerator.device)
-    memory_format = choose_memory_format(network, accelerator.device)  # of the plain one, so that a resume finds it too
+    bfloat16 = accelerator.mixed_precision == "bf16"  # the format is the plain network's, so that a resume finds it too
+    memory_format = choose_memory_format(network, accelerator.device, bfloat16=bfloat16)
     adaptation = theta_optimizer = None
     if architecture is not None:
         apply_architecture(network.backbone, Architecture.from_dict(architecture))
