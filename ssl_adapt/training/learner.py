@@ -192,7 +192,8 @@ def create_learner(
         ValueError: if timm does not know the model, or it cannot be adapted.
     """
     network: Any = objective.network.to(accelerator.device)
-    memory_format = choose_memory_format(network, accelerator.device)  # of the plain one, so that a resume finds it too
+    bfloat16 = accelerator.mixed_precision == "bf16"  # the format is the plain network's, so that a resume finds it too
+    memory_format = choose_memory_format(network, accelerator.device, bfloat16=bfloat16)
     adaptation = theta_optimizer = None
     if architecture is not None:
         for backbone in (network.backbone, *network.teacher_backbones):
