@@ -31,8 +31,15 @@ def test_a_run_without_a_checkpoint_starts_over(tmp_path, monkeypatch):
     assert status(tmp_path / "a") == ("finished", None)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capsys):
-    run(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(folder)
+    return folder
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, whole, capsys):
     run(tmp_path / "a", "run.stop_after_epochs=1", "run.checkpoint_every_steps=4")
     first, second = sorted((tmp_path / "a" / "checkpoints").iterdir())
     assert (first.name, second.name) == ("step_000000008", "step_000000010")
@@ -42,7 +49,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, caps
     printed = " ".join(capsys.readouterr().out.split())
     assert "a damaged checkpoint is left aside: step_000000010: state.pt has 1,000 bytes" in printed
     assert "going on after step 8, in epoch 1" in printed
-    assert_same_weights(tmp_path / "whole", tmp_path / "a")
+    assert_same_weights(whole, tmp_path / "a")
     for folder in (tmp_path / "a" / "checkpoints").iterdir():
         (folder / "manifest.json").unlink()
     with pytest.raises(ValueError, match="no manifest"):
@@ -112,8 +119,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     assert run(tmp_path / "a", "train.max_steps=2", "run.resume=auto") is not None
 
 
-def test_stopped_by_a_signal_within_an_epoch(tmp_path, monkeypatch):
-    run(tmp_path / "whole")
+def test_stopped_by_a_signal_within_an_epoch(tmp_path, whole, monkeypatch):
     loss, calls = SimclrTask.loss, []
 
     def signals_once(task, outputs, inputs):
@@ -127,7 +133,7 @@ def test_stopped_by_a_signal_within_an_epoch(tmp_path, monkeypatch):
         run(tmp_path / "a")
     assert status(tmp_path / "a")[0] == "interrupted"
     run(tmp_path / "a", "run.resume=auto")
-    assert_same_weights(tmp_path / "whole", tmp_path / "a")
+    assert_same_weights(whole, tmp_path / "a")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
