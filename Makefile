@@ -35,7 +35,7 @@ test: .venv/installed-dev
 	$(PYTEST) --numprocesses=logical --maxprocesses=8 --dist=loadgroup
 
 test-other-cpu: .venv/installed-dev
-	$(OTHER_CPU) $(PYTEST) -m exactness
+	$(OTHER_CPU) $(PYTEST) -m "exactness and not slow and not faults"
 
 test-slow: .venv/installed-dev
 	$(PYTEST) -m slow

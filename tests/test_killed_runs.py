@@ -96,20 +96,21 @@ def test_a_batch_without_a_finite_loss_is_left_out_as_if_it_had_not_been(tmp_pat
 
 def test_a_longer_run_is_asked_for_by_name(tmp_path, capsys):
     """With a constant learning rate it is the run that was that long from the start."""
-    run(tmp_path / "whole", "train.epochs=3", "train.schedule=constant")
-    run(tmp_path / "a", "train.schedule=constant")
+    few_images = ["data.train_images=400", "train.schedule=constant"]
+    run(tmp_path / "whole", "train.epochs=3", *few_images)
+    run(tmp_path / "a", *few_images)
     with pytest.raises(ValueError, match=r"train\.epochs=2, now 3: type run\.resume=extend"):
-        run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=auto")
+        run(tmp_path / "a", *few_images, "train.epochs=3", "run.resume=auto")
     with pytest.raises(ValueError, match=r"train\.lr \(0\.002, now 0\.1\)"):
-        run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=extend", "train.lr=0.1")
+        run(tmp_path / "a", *few_images, "train.epochs=3", "run.resume=extend", "train.lr=0.1")
     with pytest.raises(ValueError, match=r"train\.max_steps=null"):
-        run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=extend", "train.max_steps=90")
-    run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=extend")
+        run(tmp_path / "a", *few_images, "train.epochs=3", "run.resume=extend", "train.max_steps=90")
+    run(tmp_path / "a", *few_images, "train.epochs=3", "run.resume=extend")
     assert "extended from 2 to 3 epochs" in capsys.readouterr().out
     assert_same_weights(tmp_path / "whole", tmp_path / "a")
     assert load_recipe([f"recipe={tmp_path / 'a' / 'recipe.yaml'}"]).train.epochs == 3
     with pytest.raises(ValueError, match=r"train\.epochs \(3, now 2\)"):
-        run(tmp_path / "a", "train.schedule=constant", "run.resume=extend")
+        run(tmp_path / "a", *few_images, "run.resume=extend")
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):

@@ -65,7 +65,7 @@ def test_the_saved_recipe_reproduces_the_run(tmp_path):
 
 
 ANNEAL = ["train.epochs=5", "adapt.epochs=2", "adapt.mode=anneal", "adapt.anneal_epochs=2", "adapt.theta_lr=0.3"]
-FEW_IMAGES = ["data.train_images=256", "data.batch_size=64"]
+FEW_IMAGES = ["data.train_images=200", "data.batch_size=96"]
 BOTTLENECKS = ["model.name=resnet50_cifar", "model.args={width: 4, layers: [1, 2], shortcut: B}"]
 
 
@@ -100,7 +100,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, whole, stop):
 @pytest.mark.exactness
 def test_resumed_after_operations_were_removed(tmp_path):
     """The optimiser then holds fewer weights than at the start, in both runs."""
-    arguments = ["train.epochs=3", "adapt.theta_lr=0.5", *FEW_IMAGES]
+    arguments = ["train.epochs=3", "adapt.theta_lr=0.5", "data.train_images=256", "data.batch_size=64"]
     run(tmp_path / "whole", *arguments)
     changed = Architecture.from_json((tmp_path / "whole" / "architecture.json").read_text()).changed
     assert any(name.endswith(("conv1", "conv2")) for name in changed)
