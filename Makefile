@@ -32,7 +32,7 @@ quickstart: .venv/installed
 
 test: .venv/installed-dev
 	$(MAKE) --no-print-directory --jobs=2 lint test-other-cpu
-	$(PYTEST) --numprocesses=logical --maxprocesses=8 --dist=loadgroup
+	$(PYTEST) --numprocesses=logical --maxprocesses=8 --dist=loadfile
 
 test-other-cpu: .venv/installed-dev
 	$(OTHER_CPU) $(PYTEST) -m "exactness and not slow and not faults"

@@ -9,8 +9,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import NamedTuple
 
-import pytest
-
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
@@ -21,8 +19,6 @@ CONTEXT.set_forkserver_preload(
         "sklearn.model_selection",
     ]
 )
-# One server for all tests that need one: importing everything takes longer than all they do.
-one_server = pytest.mark.xdist_group("server")
 
 
 class Ended(NamedTuple):

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from forked import CONTEXT, one_server
+from forked import CONTEXT
 from image_folders import (
     PX,
     all_images,
@@ -224,7 +224,6 @@ def read_without_memory(folder: Path) -> tuple[torch.Tensor, dict[str, str]]:
     return all_images(train), dict(train.bad_images)
 
 
-@one_server
 def test_pixels_that_find_no_memory(tmp_path: Path) -> None:
     """In a process of its own: what malloc has kept from other tests might do for the pixels."""
     write_images(tmp_path, "a.png")

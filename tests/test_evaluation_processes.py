@@ -6,11 +6,10 @@ from typing import Any
 
 import evaluation_run
 import pytest
-from forked import one_server, run_processes
+from forked import run_processes
 
 from ssl_adapt.evaluation.knn import KnnResult
 
-pytestmark = one_server
 Found = dict[int, list[dict[str, Any]]]  # by number of processes: what each of them found
 
 

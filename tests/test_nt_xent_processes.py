@@ -4,12 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-from forked import one_server, run_processes
+from forked import run_processes
 from processes_nt_xent import CASES, SIZES, create_network, draw_images, draw_projections, main
 
 from ssl_adapt import nt_xent
-
-pytestmark = one_server
 
 
 @pytest.fixture(scope="module")
