@@ -1,7 +1,5 @@
-"""What one process, and each of several, computes for tests/test_processes.py; started by torchrun with a folder."""
+"""What one process, and each of several, computes for tests/test_processes.py; in a process group or without."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -119,11 +117,8 @@ def mean_statistics() -> dict[str, Tensor]:
 
 
 def main(folder: Path) -> None:
+    """What this process finds, as files."""
     torch.set_default_dtype(torch.float64)
     found = {name: measure(name) for name in CASES}
-    torch.save(mean_statistics(), folder / f"statistics{os.environ['RANK']}.pt")
-    torch.save(found, folder / f"process{os.environ['RANK']}.pt")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    torch.save(mean_statistics(), folder / f"statistics{process_index()}.pt")
+    torch.save(found, folder / f"process{process_index()}.pt")
