@@ -1,13 +1,18 @@
 """What holds for every test."""
 
+import os
+import sys
 from collections.abc import Iterator
 
 import pytest
-from accelerate.state import AcceleratorState
+
+# Before torch is imported: more threads than cores make small networks slower, and sums differ with their number.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 
 @pytest.fixture(autouse=True)
 def _fresh_accelerate_state() -> Iterator[None]:
     """Accelerate keeps one precision for the life of a process; each test is a run of its own."""
     yield
-    AcceleratorState._reset_state(reset_partial_state=True)
+    if "accelerate.state" in sys.modules:
+        sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)

@@ -1,10 +1,6 @@
-"""What one process, and each of several, measures for tests/test_evaluation_processes.py; started with a folder.
-
-The processes are forks of one that has imported everything, which takes longer than all they do.
-"""
+"""What one process, and each of several, measures for tests/test_evaluation_processes.py."""
 
 import pickle
-import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -12,10 +8,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from small_networks import Decoded
 from torch import Tensor, nn
-from torch.multiprocessing.spawn import start_processes
 
 from ssl_adapt.data import ImageSet, load_image_splits
 from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
@@ -144,19 +138,7 @@ MEASURES: dict[str, Callable[[], Any]] = {
 }
 
 
-def run(rank: int, processes: int, folder: Path) -> None:
-    store = dist.FileStore(str(folder / f"store{processes}"), processes)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=processes)
-    found = {name: measure() for name, measure in MEASURES.items()}
-    (folder / f"{rank}_of_{processes}.pickle").write_bytes(pickle.dumps(found))
-    dist.destroy_process_group()
-
-
 def main(folder: Path) -> None:
-    monitors()  # read once, before the forks
-    for processes in (2, 3):
-        start_processes(run, (processes, folder), nprocs=processes, start_method="fork")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    """What this process finds, as a file."""
+    found = {name: measure() for name, measure in MEASURES.items()}
+    (folder / f"{process_index()}_of_{process_count()}.pickle").write_bytes(pickle.dumps(found))

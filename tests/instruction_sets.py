@@ -253,7 +253,7 @@ def recipes() -> Cases:
 
 
 def run_recipe(name: str) -> tuple[float, float]:
-    more = ["augment.pad_px=1"] if name.startswith("supervised") else ["knn.every_epochs=0", "knn.k=5"]
+    more = ["views.pad_px=1"] if name.startswith("supervised") else ["knn.every_epochs=0", "knn.k=5"]
     with tempfile.TemporaryDirectory() as folder:
         names = [f"{split}/{label}/{i}.png" for split in ("train", "test") for label in "ab" for i in range(16)]
         write_images(Path(folder) / "images", *names)

@@ -1,12 +1,9 @@
-"""What each of several processes computes of NT-Xent for tests/test_nt_xent_processes.py; started by torchrun."""
+"""What each of several processes computes of NT-Xent for tests/test_nt_xent_processes.py."""
 
-import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from ssl_adapt.objectives.nt_xent import nt_xent_by_blocks
@@ -79,19 +76,10 @@ def refusal() -> str:
 
 
 def main(folder: Path) -> None:
-    """All three processes, and then the first two of them in a group of their own."""
-    for count, cases in CASES.items():
-        index = int(os.environ["RANK"])
-        if index < count:
-            dist.init_process_group("gloo", init_method=f"file://{folder}/store{count}", rank=index, world_size=count)
-            found = {
-                "cases": [measure(*case) for case in cases],
-                "refusal": refusal(),
-                "sizes": {size: measure_size(size, 2) for size in SIZES},
-            }
-            torch.save(found, folder / f"{index}_of_{count}.pt")
-            dist.destroy_process_group()
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    """What this process finds, as a file."""
+    found = {
+        "cases": [measure(*case) for case in CASES[process_count()]],
+        "refusal": refusal(),
+        "sizes": {size: measure_size(size, 2) for size in SIZES},
+    }
+    torch.save(found, folder / f"{process_index()}_of_{process_count()}.pt")

@@ -1,7 +1,5 @@
-"""What one process, and each of several, computes for tests/test_processes.py; started by torchrun with a folder."""
+"""What one process, and each of several, computes for tests/test_processes.py; in a process group or without."""
 
-import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -42,16 +40,13 @@ CASES: dict[str, tuple[list[str], tuple[int, int]]] = {
     "different lengths": (SMALL, (17, 7)),
     "byol": (["recipe=byol_resnet20", *SMALL, *OTHERS], (12, 12)),
     "vicreg": (["recipe=vicreg_resnet20", *SMALL, *OTHERS], (12, 12)),
-    "vicreg, 2 parts": (
-        ["recipe=vicreg_resnet20", *SMALL, *OTHERS, "train.sync_batchnorm=false", "train.accumulate=2"],
-        (12, 12),
-    ),
+    "vicreg, 2 parts": (["recipe=vicreg_resnet20", *SMALL, *OTHERS, *PARTS], (12, 12)),
     "supervised": (["recipe=supervised_resnet20", *SMALL], (12, 12)),
     "adapt=null": ([*SMALL, "adapt=null"], (12, 12)),
     "unread weights, adapt=null": ([*CELL_FORM, "adapt=null"], (12, 12)),
     "unread weights": ([*CELL_FORM, "adapt.shape_change=forbid"], (12, 12)),
     "statistics of each": ([*SMALL, "train.sync_batchnorm=false"], (12, 12)),
-    "statistics of each, 2 parts": ([*SMALL, "train.sync_batchnorm=false", "train.accumulate=2"], (12, 12)),
+    "statistics of each, 2 parts": ([*SMALL, *PARTS], (12, 12)),
     "no statistics": (WITHOUT_STATISTICS, (12, 12)),
     "no statistics, 3 parts": ([*WITHOUT_STATISTICS, "train.accumulate=3"], (17, 7)),
 }
@@ -126,11 +121,8 @@ def mean_statistics() -> dict[str, Tensor]:
 
 
 def main(folder: Path) -> None:
+    """What this process finds, as files."""
     torch.set_default_dtype(torch.float64)
     found = {name: measure(name) for name in CASES}
-    torch.save(mean_statistics(), folder / f"statistics{os.environ['RANK']}.pt")
-    torch.save(found, folder / f"process{os.environ['RANK']}.pt")
-
-
-if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    torch.save(mean_statistics(), folder / f"statistics{process_index()}.pt")
+    torch.save(found, folder / f"process{process_index()}.pt")

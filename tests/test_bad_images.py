@@ -7,12 +7,12 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from forked import CONTEXT
 from image_folders import (
     PX,
     all_images,
@@ -228,7 +228,7 @@ def test_pixels_that_find_no_memory(tmp_path: Path) -> None:
     """In a process of its own: what malloc has kept from other tests might do for the pixels."""
     write_images(tmp_path, "a.png")
     (tmp_path / "b.png").write_bytes(png_that_claims(9_000, 9_000))  # 324 MB
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+    with ProcessPoolExecutor(1, mp_context=CONTEXT) as pool:
         images, bad_images = pool.submit(read_without_memory, tmp_path).result()
     assert torch.equal(images[1], images[0])
     assert bad_images == {"b.png": "its pixels need more memory than there is"}

@@ -14,6 +14,8 @@ import ssl_adapt
 from ssl_adapt.adaptation.edge import EdgeSpec, MixedEdge, Pad, Project, Zero, last_norm_name
 from ssl_adapt.backbones.operations import create_conv_bn, sum_edges
 
+pytestmark = pytest.mark.exactness
+
 NETWORKS = {
     "resnet20": {"name": "resnet20", "width": 8},
     "resnet20 option B": {"name": "resnet20", "width": 8, "shortcut": "B"},

@@ -1,34 +1,24 @@
 """Two and three real processes measure what one does: kNN over shards, and both monitors."""
 
 import math
-import os
 import pickle
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import evaluation_run
 import pytest
+from forked import run_processes
 
 from ssl_adapt.evaluation.knn import KnnResult
 
-SCRIPT = Path(__file__).parent / "evaluation_run.py"
 Found = dict[int, list[dict[str, Any]]]  # by number of processes: what each of them found
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> Found:
     folder = tmp_path_factory.mktemp("processes")
-    done = subprocess.run(
-        [sys.executable, SCRIPT, folder],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    for count in (2, 3):
+        ended = run_processes(count, folder, evaluation_run.main, folder)
+        assert [process.code for process in ended] == [0] * count, ended
     return {
         processes: [pickle.loads((folder / f"{rank}_of_{processes}.pickle").read_bytes()) for rank in range(processes)]
         for processes in (2, 3)

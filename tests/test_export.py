@@ -12,6 +12,8 @@ from timm.data import resolve_model_data_config
 
 from ssl_adapt import Adaptation, Architecture, adaptable, apply_architecture, export_timm, load_export
 
+pytestmark = pytest.mark.exactness
+
 CFG = {"mean": (0.1, 0.2, 0.3), "std": (0.4, 0.5, 0.6), "input_size": (3, 16, 16)}
 
 

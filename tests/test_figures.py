@@ -83,10 +83,12 @@ def test_theta_over_time(tmp_path):
         "model.args={channels: 4, cells: 3}", base=SUPERVISED)  # fmt: skip
     draw_theta(tmp_path / "cells", [tmp_path / "cells.svg"])
     assert {"a none edge that stayed none", "what none edges must pass"} <= set(words_of(tmp_path / "cells.svg"))
-    run(tmp_path / "no_none", "adapt.none_rule=threshold", base=SUPERVISED)
+    run(tmp_path / "no_none", "adapt.none_rule=threshold", "train.max_steps=4", base=SUPERVISED)
     draw_theta(tmp_path / "no_none", [tmp_path / "no_none.svg"])
     assert "what none edges must pass" not in words_of(tmp_path / "no_none.svg"), "there are no none edges"
-    run(tmp_path / "plain", "adapt=null", base=[a for a in SUPERVISED if not a.startswith("adapt")])
+    run(
+        tmp_path / "plain", "adapt=null", "train.max_steps=2", base=[a for a in SUPERVISED if not a.startswith("adapt")]
+    )
     with pytest.raises(ValueError, match="the architecture of this run did not adapt"):
         draw_theta(tmp_path / "plain", [tmp_path / "b.svg"])
 

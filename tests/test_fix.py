@@ -17,6 +17,8 @@ from ssl_adapt.adaptation.adaptation import one_hot
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import MixedEdge
 
+pytestmark = pytest.mark.exactness
+
 
 def random_choices(model: nn.Module, draw) -> dict[str, str]:
     return {spec.name: draw(st.sampled_from(["original", "identity", "none"])) for spec in model.edge_specs()}

@@ -23,12 +23,17 @@ ORDERS = [
     "import ssl_adapt.adaptation.adaptation, ssl_adapt.export",
 ]
 LIGHT = ["Adaptation", "Architecture", "adaptable", "apply_architecture", "export_timm", "load_export", "nt_xent"]
-# timm's import takes seconds for what it imports itself, which is here done once; each order is a fork of that.
+# timm's import takes seconds for what it imports itself, which is here done once; each order is a fork of that, where
+# timm has not been imported.
 IMPORTS = f"""
 import importlib.util, json, os, sys
 import torch, torchvision
-before, LIGHT = set(sys.modules), {LIGHT}
-assert before.isdisjoint({{"timm", "ssl_adapt"}})
+before = set(sys.modules)
+import timm
+for name in [name for name in sys.modules if name.partition(".")[0] == "timm"]:
+    del sys.modules[name]
+LIGHT = {LIGHT}
+assert set(sys.modules).isdisjoint({{"timm", "ssl_adapt"}})
 for order in {ORDERS}:
     if os.fork() == 0:
         exec(order)

@@ -33,8 +33,15 @@ def test_a_run_without_a_checkpoint_starts_over(tmp_path, monkeypatch):
     assert status(tmp_path / "a") == ("finished", None)
 
 
-def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, capsys):
-    run(tmp_path / "whole")
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """The folder of a run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(folder)
+    return folder
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, whole, capsys):
     run(tmp_path / "a", "run.stop_after_epochs=1", "run.checkpoint_every_steps=4")
     first, second = sorted((tmp_path / "a" / "checkpoints").iterdir())
     assert (first.name, second.name) == ("step_000000008", "step_000000010")
@@ -44,7 +51,7 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(tmp_path, caps
     printed = " ".join(capsys.readouterr().out.split())
     assert "a damaged checkpoint is left aside: step_000000010: state.pt has 1,000 bytes" in printed
     assert "going on after step 8, in epoch 1" in printed
-    assert_same_weights(tmp_path / "whole", tmp_path / "a")
+    assert_same_weights(whole, tmp_path / "a")
     for folder in (tmp_path / "a" / "checkpoints").iterdir():
         (folder / "manifest.json").unlink()
     with pytest.raises(ValueError, match="no manifest"):
@@ -91,20 +98,21 @@ def test_a_batch_without_a_finite_loss_is_left_out_as_if_it_had_not_been(tmp_pat
 
 def test_a_longer_run_is_asked_for_by_name(tmp_path, capsys):
     """With a constant learning rate it is the run that was that long from the start."""
-    run(tmp_path / "whole", "train.epochs=3", "train.schedule=constant")
-    run(tmp_path / "a", "train.schedule=constant")
+    few_images = ["data.train_images=400", "train.schedule=constant"]
+    run(tmp_path / "whole", "train.epochs=3", *few_images)
+    run(tmp_path / "a", *few_images)
     with pytest.raises(ValueError, match=r"train\.epochs=2, now 3: type run\.resume=extend"):
-        run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=auto")
+        run(tmp_path / "a", *few_images, "train.epochs=3", "run.resume=auto")
     with pytest.raises(ValueError, match=r"train\.lr \(0\.002, now 0\.1\)"):
-        run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=extend", "train.lr=0.1")
+        run(tmp_path / "a", *few_images, "train.epochs=3", "run.resume=extend", "train.lr=0.1")
     with pytest.raises(ValueError, match=r"train\.max_steps=null"):
-        run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=extend", "train.max_steps=90")
-    run(tmp_path / "a", "train.schedule=constant", "train.epochs=3", "run.resume=extend")
+        run(tmp_path / "a", *few_images, "train.epochs=3", "run.resume=extend", "train.max_steps=90")
+    run(tmp_path / "a", *few_images, "train.epochs=3", "run.resume=extend")
     assert "extended from 2 to 3 epochs" in capsys.readouterr().out
     assert_same_weights(tmp_path / "whole", tmp_path / "a")
     assert load_recipe([f"recipe={tmp_path / 'a' / 'recipe.yaml'}"]).train.epochs == 3
     with pytest.raises(ValueError, match=r"train\.epochs \(3, now 2\)"):
-        run(tmp_path / "a", "train.schedule=constant", "run.resume=extend")
+        run(tmp_path / "a", *few_images, "run.resume=extend")
 
 
 def test_two_runs_in_one_folder_are_refused(tmp_path):
@@ -114,8 +122,7 @@ def test_two_runs_in_one_folder_are_refused(tmp_path):
     assert run(tmp_path / "a", "train.max_steps=2", "run.resume=auto") is not None
 
 
-def test_stopped_by_a_signal_within_an_epoch(tmp_path, monkeypatch):
-    run(tmp_path / "whole")
+def test_stopped_by_a_signal_within_an_epoch(tmp_path, whole, monkeypatch):
     loss, calls = Simclr.loss, []
 
     def signals_once(objective, outputs):
@@ -129,7 +136,7 @@ def test_stopped_by_a_signal_within_an_epoch(tmp_path, monkeypatch):
         run(tmp_path / "a")
     assert status(tmp_path / "a")[0] == "interrupted"
     run(tmp_path / "a", "run.resume=auto")
-    assert_same_weights(tmp_path / "whole", tmp_path / "a")
+    assert_same_weights(whole, tmp_path / "a")
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 

@@ -16,6 +16,8 @@ from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
 from ssl_adapt.evaluation.protocol import PRESETS, KnnProtocol
 from ssl_adapt.evaluation.search import QUERIES_PER_SEARCH
 
+pytestmark = pytest.mark.exactness
+
 EXP = KnnProtocol(layer="backbone", k=1, temperature=0.5, weighting="exp")
 MAJORITY = KnnProtocol(layer="backbone", k=1, temperature=None, weighting="majority")
 

@@ -142,7 +142,8 @@ def test_a_supervised_run_is_scored_by_the_usual_protocol(export: Path, tmp_path
     assert f"{SIMCLR}; bank 1,297, queries 500" in output.out
 
 
-def test_an_ivf_search_adds_its_recall(export: Path, tmp_path: Path) -> None:
+def test_an_ivf_search_adds_its_recall(export: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")  # workers have long temporary folders, which would take two lines
     path = tmp_path / "scores.json"
     output = run_script(f"model={export}", "data=digits", "search=ivf", "probes=9", "device=cpu", f"json={path}")
     assert output.code == 0, output.err

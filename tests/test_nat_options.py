@@ -23,7 +23,7 @@ def test_every_key_of_a_recipe_acts_or_is_refused():
     keys = [f"{name}.x" if key.is_open else name for name, key in schema_keys().items() if not key.is_section]
     assert len(keys) > 70
     for name in keys:
-        if name in ACT or name.startswith(("views.", "augment.")):
+        if name in ACT or name.startswith("views."):
             assert why_unused(name) == "", name
             continue
         with pytest.raises(ValueError, match=rf"^{re.escape(name)} has no effect on a search: .*(type|leave it out)"):
@@ -94,6 +94,10 @@ def test_the_searches_of_the_tables_are_given_what_they_use(tmp_path):
                 recipe, given = read_search_arguments(run.search().arguments)
                 assert (recipe.data.root, recipe.seed, recipe.model.name) == ("images.tar", 3, run.recipe().model.name)
                 assert given["json"] == run.search().product
-                seen[run.network.key, scale] = recipe.data.train_images, recipe.augment.cutout_px, given.get("channels")
+                seen[run.network.key, scale] = (
+                    recipe.data.train_images,
+                    recipe.views[0].cutout_px,
+                    given.get("channels"),
+                )
     assert len(seen) == 6
     assert seen["darts", "cpu"] == (10_000, 8, 8)

@@ -51,6 +51,7 @@ def test_no_network_is_forgotten():
     assert ours - {"adaptable_timm"} == {key.partition(",")[0] for key in NETWORKS}
 
 
+@pytest.mark.exactness
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("shape_change", ["pad", "project", "forbid"])
 def test_mixed_is_plain_to_the_bit_at_the_start(name, shape_change):
@@ -87,8 +88,9 @@ def test_cell_sharing(name):
     assert 0 < len(adaptation.theta) < len(adaptation.edges)
 
 
+@pytest.mark.exactness
 @pytest.mark.parametrize("name", NETWORKS)
-@settings(max_examples=3, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=2, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_random_architectures_are_fixed_exported_and_reloaded(name, data, tmp_path_factory):
     """Many none: one-hot mixed == fixed == built from the Architecture == reloaded through timm."""

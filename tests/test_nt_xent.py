@@ -17,6 +17,8 @@ from torch import Tensor
 from ssl_adapt import nt_xent
 from ssl_adapt.objectives.nt_xent import BLOCK_ROWS, nt_xent_by_blocks
 
+pytestmark = pytest.mark.exactness
+
 Loss = Callable[[Tensor, Tensor, float], Tensor]
 
 

@@ -1,30 +1,22 @@
-"""NT-Xent over real processes, started by torchrun, is that of one process with the whole batch."""
+"""NT-Xent over real processes is that of one process with the whole batch."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from processes_nt_xent import CASES, SIZES, create_network, draw_images, draw_projections
+from forked import run_processes
+from processes_nt_xent import CASES, SIZES, create_network, draw_images, draw_projections, main
 
 from ssl_adapt import nt_xent
-
-SCRIPT = Path(__file__).parent / "processes_nt_xent.py"
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[int, list[dict[str, Any]]]:
-    """number of processes -> what each of them found; one start serves both, as it takes longer than all the rest."""
+    """number of processes -> what each of them found."""
     folder = tmp_path_factory.mktemp("nt_xent")
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=3"]
-    environment = {**os.environ, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*command, str(SCRIPT), str(folder)], env=environment, capture_output=True, text=True, timeout=240, check=False
-    )
-    assert done.returncode == 0, done.stderr
+    for count in CASES:
+        ended = run_processes(count, folder, main, folder)
+        assert [process.code for process in ended] == [0] * count, ended
     return {count: [torch.load(folder / f"{index}_of_{count}.pt") for index in range(count)] for count in CASES}
 
 

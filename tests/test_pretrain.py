@@ -56,38 +56,51 @@ def test_a_run_leaves_everything_it_promised(tmp_path, capsys):
 
 
 def test_the_saved_recipe_reproduces_the_run(tmp_path):
-    run(tmp_path / "a")
+    run(tmp_path / "a", *FEW_IMAGES)
     pretrain(load_recipe([f"recipe={tmp_path / 'a' / 'recipe.yaml'}", f"run.dir={tmp_path / 'b'}"]))
     assert_same_weights(tmp_path / "a", tmp_path / "b")
-    run(tmp_path / "c", "seed=1")
+    run(tmp_path / "c", *FEW_IMAGES, "seed=1")
     with pytest.raises(AssertionError):
         assert_same_weights(tmp_path / "a", tmp_path / "c")
 
 
-ANNEAL = ["train.epochs=5", "adapt.epochs=2", "adapt.mode=anneal", "adapt.anneal_epochs=2", "adapt.theta_lr=0.1"]
+ANNEAL = ["train.epochs=5", "adapt.epochs=2", "adapt.mode=anneal", "adapt.anneal_epochs=2", "adapt.theta_lr=0.3"]
+FEW_IMAGES = ["data.train_images=200", "data.batch_size=96"]
 BOTTLENECKS = ["model.name=resnet50_cifar", "model.args={width: 4, layers: [1, 2], shortcut: B}"]
 
 
+INTERRUPTED = [*ANNEAL, *FEW_IMAGES, *BOTTLENECKS, "adapt.shape_change=project", "adapt.theta_batch=next"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory) -> Path:
+    """The folder of the run that nothing interrupts."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    run(folder, *INTERRUPTED)
+    return folder
+
+
+@pytest.mark.exactness
 @pytest.mark.parametrize("stop", [1, 2, 3, 4])
-def test_stopped_and_resumed_equals_uninterrupted(tmp_path, stop):
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path, whole, stop):
     """N + M epochs = N, stop, resume, M to the bit: in the architecture stage, at its end, annealing, after the fix."""
-    arguments = [*ANNEAL, *BOTTLENECKS, "adapt.shape_change=project", "adapt.theta_batch=next"]
-    run(tmp_path / "whole", *arguments)
-    assert run(tmp_path / "parts", *arguments, f"run.stop_after_epochs={stop}") is None
-    assert not (tmp_path / "parts" / "export").exists()
-    run(tmp_path / "parts", *arguments, "run.resume=auto")
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
-    architectures = [(tmp_path / name / "architecture.json").read_text() for name in ("whole", "parts")]
+    parts = tmp_path / "parts"
+    assert run(parts, *INTERRUPTED, f"run.stop_after_epochs={stop}") is None
+    assert not (parts / "export").exists()
+    run(parts, *INTERRUPTED, "run.resume=auto")
+    assert_same_weights(whole, parts)
+    architectures = [(folder / "architecture.json").read_text() for folder in (whole, parts)]
     assert architectures[0] == architectures[1]
     assert Architecture.from_json(architectures[0]).changed, "the comparison means more if edges changed"
-    for a, b in zip(events(tmp_path / "whole"), events(tmp_path / "parts"), strict=True):
+    for a, b in zip(events(whole), events(parts), strict=True):
         [line.pop(key, None) for line in (a, b) for key in ("images_per_sec", "seconds")]
         assert a == b
 
 
+@pytest.mark.exactness
 def test_resumed_after_operations_were_removed(tmp_path):
     """The optimiser then holds fewer weights than at the start, in both runs."""
-    arguments = ["train.epochs=3", "adapt.theta_lr=0.5"]
+    arguments = ["train.epochs=3", "adapt.theta_lr=0.5", "data.train_images=256", "data.batch_size=64"]
     run(tmp_path / "whole", *arguments)
     changed = Architecture.from_json((tmp_path / "whole" / "architecture.json").read_text()).changed
     assert any(name.endswith(("conv1", "conv2")) for name in changed)

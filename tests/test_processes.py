@@ -1,10 +1,11 @@
-"""Two real processes, started by torchrun, compute what one does: loss, gradients, theta, architecture, weights."""
+"""Two real processes compute what one does: loss, gradients, theta, architecture, weights."""
 
 import copy
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -14,36 +15,23 @@ import pytest
 import timm
 import torch
 from accelerate.state import AcceleratorState
+from forked import Ended, run_processes, run_script
 
 from ssl_adapt import Architecture, load_recipe, pretrain
 from ssl_adapt.training.learner import has_unread_weights
 
-TESTS = Path(__file__).parent
-PRETRAIN = TESTS.parent / "scripts" / "pretrain.py"
+PRETRAIN = Path(__file__).parent.parent / "scripts" / "pretrain.py"
 # One process takes the shares of two as parts: BatchNorm then sees the same images together.
 AS_PARTS = {"statistics of each": 2, "statistics of each, 2 parts": 4, "vicreg, 2 parts": 4}
-
-
-def torchrun(
-    script: Path, *arguments: object, processes: int = 2, **environment: str
-) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return subprocess.run(
-        [*command, str(script), *map(str, arguments)],
-        env={**os.environ, "ACCELERATE_USE_CPU": "1", "OMP_NUM_THREADS": "1", **environment},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
 def folder_of_two(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("processes")
-    done = torchrun(TESTS / "processes_run.py", folder)
-    assert done.returncode == 0, done.stderr
-    assert "did not find any unused parameters" not in done.stderr  # it was told to look where there are some
+    ended = run_processes(2, folder, processes_run.main, folder)
+    assert [process.code for process in ended] == [0, 0], ended
+    # It was told to look where there are some.
+    assert not any("did not find any unused parameters" in process.err for process in ended)
     return folder
 
 
@@ -144,17 +132,33 @@ def test_looking_for_unread_weights_leaves_nothing_behind(name: str, arguments: 
     assert all(weight.grad is None for weight in network.parameters())
 
 
-def test_a_whole_run_in_two_processes(tmp_path: Path) -> None:
-    """The command that users type: both stages, kNN and export; and what is refused is said once."""
+def forks(folder: Path, *arguments: str) -> Ended:
+    """How scripts/pretrain.py ended in two processes, and all that they said."""
+    ended = run_processes(2, folder, run_script, PRETRAIN, list(arguments))
+    codes, outs, errs = zip(*ended, strict=True)
+    return Ended(max(map(abs, codes)), "".join(outs), "".join(errs))
+
+
+def torchrun(folder: Path, *arguments: str) -> Ended:
+    """The same by the command that users type."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2", str(PRETRAIN)]
+    environment = {**os.environ, "ACCELERATE_USE_CPU": "1"}
+    done = subprocess.run([*command, *arguments], env=environment, capture_output=True, text=True, timeout=240)
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize("start", [forks, pytest.param(torchrun, marks=pytest.mark.slow)])
+def test_a_whole_run_in_two_processes(tmp_path: Path, start: Callable[..., Ended]) -> None:
+    """Both stages, kNN and export; and what is refused is said once."""
     folder = tmp_path / "run"
     arguments = [
         "recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "train.max_steps=6",
         "adapt.theta_lr=0.5", "train.accumulate=2", "train.precision=bfloat16", f"run.dir={folder}",
     ]  # fmt: skip
-    done = torchrun(PRETRAIN, *arguments)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("exported: ") == 1
-    assert "batch 64 in 2 processes of 2 parts" in done.stdout
+    done = start(tmp_path / "first", *arguments)
+    assert done.code == 0, done.err
+    assert done.out.count("exported: ") == 1
+    assert "batch 64 in 2 processes of 2 parts" in done.out
     result = json.loads((folder / "result.json").read_text())
     assert set(result["knn_top1"]) == {"raw_pixels", "untrained", "before_fix", "after_fix", "recalibrated", "result"}
     loaded = timm.create_model(f"local-dir:{folder / 'export'}", pretrained=True, num_classes=0)
@@ -164,7 +168,7 @@ def test_a_whole_run_in_two_processes(tmp_path: Path) -> None:
 
     with pytest.raises(ValueError, match=r"started with 2 process\(es\), now there are 1"):
         pretrain(load_recipe([*arguments, "run.resume=auto"]))
-    refused = torchrun(PRETRAIN, *arguments[:-1], f"run.dir={tmp_path / 'other'}", "data.batch_size=63")
-    assert refused.returncode == 1  # torchrun's own
-    assert refused.stderr.count("error: data.batch_size=63 can't be shared by 2 process(es)") == 1
+    refused = start(tmp_path / "second", *arguments[:-1], f"run.dir={tmp_path / 'other'}", "data.batch_size=63")
+    assert refused.code != 0
+    assert refused.err.count("error: data.batch_size=63 can't be shared by 2 process(es)") == 1
     assert not (tmp_path / "other").exists()

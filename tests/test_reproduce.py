@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
-from script_calls import run_script
+from script_calls import run_here, run_script
 
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture
@@ -25,8 +25,9 @@ from ssl_adapt.reproduce.records import Record, read_record
 from ssl_adapt.reproduce.runs import TableRun, plan_runs
 from ssl_adapt.reproduce.starts import plain_network, random_changes
 from ssl_adapt.reproduce.summary import jaccard, paired_p_value, summarise
-from ssl_adapt.reproduce.systems import METHODS, NETWORKS, Network
+from ssl_adapt.reproduce.systems import METHODS, NAT_ARGUMENTS, NETWORKS, Network
 from ssl_adapt.reproduce.work import reproduce
+from ssl_adapt.training.grid import run_grid
 from ssl_adapt.training.learner import create_adaptation
 
 TABLES = [(table, scale) for table in (1, 3, 4) for scale in ("full", "cpu")]
@@ -143,13 +144,16 @@ def test_random_changes_are_as_many_of_each_kind(seed, share):
 TINY = Network(
     "tiny", "ResNet20, NAT form, C 4", "ResNet20",
     ("recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "views.pad_px=1", "data.batch_size=64",
-     "model.name=resnet20_nat", "model.args.channels=4", "model.args.cells=3", "train.epochs=2", "train.lr=0.1"),
+     "data.train_images=640", "model.name=resnet20_nat", "model.args.channels=4", "model.args.cells=3",
+     "train.epochs=2", "train.lr=0.1"),
     ("original", "nat", "full_early", "scratch", "random"),
 )  # fmt: skip
 
 
-def test_a_table_from_the_first_run_to_the_files(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # two runs at a time, which would wait for one another
+@pytest.mark.parametrize("start", [run_here, pytest.param(run_grid, marks=pytest.mark.slow)])
+def test_a_table_from_the_first_run_to_the_files(tmp_path, monkeypatch, start):
+    monkeypatch.setattr(work, "run_grid", start)
+    monkeypatch.setitem(NAT_ARGUMENTS, "cpu", ("channels=4", "cells=3", "epochs=2"))
     network = TINY
     runs = plan_runs([network], [3], "cpu", tmp_path / "runs", [])
     request = Request(
@@ -227,7 +231,7 @@ def test_what_was_noted_before_stays(tmp_path):
     facts = work.read_facts(request)
     assert facts["runs at a time"] == "2; 1"
     assert ";" not in facts["torch"]
-    assert facts["images"] == "digits at 8 px: 1,297 training images, of 10 classes, and 500 test images"
+    assert facts["images"] == "digits at 8 px: 640 training images, of 10 classes, and 500 test images"
 
 
 def test_images_of_another_set_are_refused(tmp_path):

@@ -44,9 +44,20 @@ def test_a_supervised_run_tells_its_accuracy_after_every_epoch(tmp_path, capsys)
     assert classifier(x).shape == (2, 10)
 
 
+@pytest.mark.exactness
 @pytest.mark.parametrize(
     "options",
-    [[], [*DARTS, "train.drop_path=0.3", "objective.mixup_alpha=0.4", "views.cutout_px=4"]],
+    [
+        ["data.train_images=512"],
+        [
+            *DARTS,
+            "data.train_images=256",
+            "data.batch_size=64",
+            "train.drop_path=0.3",
+            "objective.mixup_alpha=0.4",
+            "views.cutout_px=4",
+        ],
+    ],
 )
 def test_stopped_and_resumed_equals_uninterrupted(tmp_path, options):
     run(tmp_path / "whole", *options)

@@ -15,6 +15,8 @@ from ssl_adapt.evaluation.knn import KnnProtocol, evaluate_knn
 from ssl_adapt.objectives.nt_xent import nt_xent_by_blocks
 from ssl_adapt.unit_rows import unit_rows
 
+pytestmark = pytest.mark.exactness
+
 SIZES = [1e-43, 1e-38, 1e-20, 1e-13, 1e-11, 1e10, 1e19, 1e20, 1e37]
 
 

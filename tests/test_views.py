@@ -15,6 +15,7 @@ from ssl_adapt.views import ResizedCropSettings, Views, resized_crop_view
 from ssl_adapt.views.color import ImagewiseGrayscale, JitterGenerator, jitter_colors
 from ssl_adapt.views.crop import CropFlipGenerator, RandomResizedCropFlip, central_box, crop_resize_flip
 
+pytestmark = pytest.mark.exactness
 RATIO, JITTER_TOLERANCE = (3 / 4, 4 / 3), 3e-5
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 CIFAR = ResizedCropSettings(32, (0.08, 1.0), RATIO, True, 0.5, (0.4, 0.4, 0.4, 0.1), 0.8, 0.2, MEAN, STD)

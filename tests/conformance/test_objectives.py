@@ -99,6 +99,7 @@ REFERENCES: dict[str, Callable[[Any, Sequence[Tensor]], Tensor]] = {
 }
 
 
+@pytest.mark.exactness
 @every_objective
 def test_the_loss_is_that_of_a_reference(name: str, digits: ImageSet) -> None:
     learner = create(name, digits)
@@ -133,6 +134,7 @@ def test_views_and_outputs_have_a_row_for_each_image(name: str, digits: ImageSet
     assert {len(tensor) for tensor in (*views, *outputs)} == {6}
 
 
+@pytest.mark.exactness
 @every_objective
 def test_the_mixed_network_starts_as_the_plain_one(name: str, digits: ImageSet) -> None:
     mixed, plain = create(name, digits), create(name, digits, "adapt=null")
@@ -159,6 +161,7 @@ def without_batch_statistics(objective: Objective) -> Objective:
     return objective
 
 
+@pytest.mark.exactness
 @every_objective
 def test_a_batch_in_parts_gives_the_gradients_of_the_whole(name: str, digits: ImageSet) -> None:
     learner = create(name, digits)
@@ -202,6 +205,7 @@ def test_the_loss_falls(name: str, digits: ImageSet) -> None:
     assert sum(losses[-3:]) < sum(losses[:3])
 
 
+@pytest.mark.exactness
 @every_objective
 def test_teacher_and_student_are_fixed_to_the_same_architecture(name: str, digits: ImageSet) -> None:
     learner = create(name, digits)

@@ -14,7 +14,7 @@ from script_calls import SCRIPTS
 pytestmark = pytest.mark.faults
 
 SEARCH = [
-    "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "augment.pad_px=1", "model.name=resnet20_nat",
+    "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "views.pad_px=1", "model.name=resnet20_nat",
     "epochs=4", "channels=2", "cells=3", "batch_size=32", "transforms=3",
 ]  # fmt: skip
 
