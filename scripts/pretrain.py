@@ -1,5 +1,6 @@
 """Pre-train: accelerate launch scripts/pretrain.py recipe=NAME key=value ... (--help lists everything)."""
 
+import os
 import sys
 
 from ssl_adapt.command import run_command
@@ -11,6 +12,8 @@ def main() -> None:
         print(describe_recipes())
         return
     recipe = load_recipe(sys.argv[1:])
+    if os.environ.get("RANK", "0") == "0":
+        print(f"recipe {recipe.name} in {recipe.run_dir}: importing torch", flush=True)
     from ssl_adapt.training.pretrain import pretrain  # here: a typo is answered before torch is imported
 
     pretrain(recipe)

@@ -36,7 +36,7 @@ def test_it_gives_what_timm_gives(export: Path, arguments: dict[str, object]) ->
 def test_it_takes_timm_s_options(export: Path) -> None:
     maps = load_export(str(export), features_only=True, out_indices=(1, 2)).eval()(images())
     assert [len(feature_map[0]) for feature_map in maps] == [4, 8]
-    torch.manual_seed(0)
+    torch.manual_seed(1)  # not that of the export
     random = load_export(export, pretrained=False)
     assert not torch.equal(random.stem.conv.weight, load_export(export).stem.conv.weight)
 

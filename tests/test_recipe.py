@@ -14,38 +14,13 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import BaseModel, ValidationError
+from recipe_files import SHIPPED, debug_text, write_recipe
 
 from ssl_adapt.recipe import available_recipes, describe_recipes, load_recipe, save_recipe
 from ssl_adapt.recipe.keys import find_key, schema_keys
 
 REPOSITORY = Path(__file__).resolve().parent.parent
-SHIPPED = (
-    "debug",
-    "quickstart",
-    "byol_resnet20",
-    "quickstart_cifar10",
-    "simclr_darts24",
-    "simclr_resnet20",
-    "simclr_resnet50",
-    "supervised_darts",
-    "supervised_mobilenetv2",
-    "supervised_proxyless",
-    "supervised_resnet20",
-    "supervised_resnet20_nat",
-    "vicreg_resnet20",
-)
 LEAVES = [key for key in schema_keys().values() if not key.is_section]
-
-
-def write_recipe(folder: Path, text: str, name: str = "mine.yaml") -> str:
-    """The argument that selects a new file with that text."""
-    path = folder / name
-    path.write_text(text, encoding="utf-8")
-    return f"recipe={path}"
-
-
-def debug_text() -> str:
-    return available_recipes()["debug"].read_text(encoding="utf-8")
 
 
 def values_below(model: BaseModel) -> Iterator[Any]:

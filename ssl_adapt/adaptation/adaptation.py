@@ -17,7 +17,7 @@ from ssl_adapt.adaptation.architecture import (
     model_name,
     replace_module,
 )
-from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange, last_norm_name
+from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange, fold_scale
 from ssl_adapt.adaptation.reachability import OnDead, check_dead_nodes
 from ssl_adapt.adaptation.sharing import Sharing, check_cells_agree, check_choices, group_name
 from ssl_adapt.adaptation.statistics import statistics_at_rest
@@ -223,7 +223,7 @@ class Adaptation:
             for state in states:
                 spec, edge = state.spec, edges[state.spec.name]
                 if scale == "fold" and state.choice == "original":
-                    _fold(edge.operation, self.theta[self._group_of[spec.name]][2])
+                    fold_scale(edge.operation, self.theta[self._group_of[spec.name]][2])
                 module = chosen_module(spec, edge.operation, state.choice, self.shape_change, edge.identity)
                 replace_module(network, spec.name, module)
         self._mixed = []
@@ -293,14 +293,6 @@ class Adaptation:
 def one_hot(choice: Choice) -> tuple[float, float, float]:
     """Theta at which a mixed edge computes its candidate `choice` alone."""
     return (float(choice == "none"), float(choice == "identity"), float(choice == "original"))
-
-
-def _fold(operation: nn.Module, scale: Tensor) -> None:
-    norm = last_norm_name(operation)
-    if norm is not None:
-        with torch.no_grad():
-            for parameter in operation.get_submodule(norm).parameters():
-                parameter.mul_(scale)
 
 
 def _set_trainable(parameters: Any, trainable: bool) -> None:

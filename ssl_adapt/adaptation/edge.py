@@ -167,6 +167,14 @@ def last_norm_name(operation: nn.Module) -> str | None:
     return ".".join(path) if is_norm and last.affine and path else None
 
 
+@torch.no_grad()
+def fold_scale(operation: nn.Module, scale: Tensor) -> None:
+    """Multiply a scale into the BatchNorm that ends the operation, if one does; in place."""
+    norm = last_norm_name(operation)
+    for parameter in operation.get_submodule(norm).parameters() if norm is not None else ():
+        parameter.mul_(scale)
+
+
 class MixedEdge(nn.Module):
     """theta_none * 0 + theta_id * x + theta_same * op(x).
 
