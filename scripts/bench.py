@@ -2,7 +2,7 @@
 
 import sys
 
-from ssl_adapt.bench.options import HELP, parse_options
+from benchmarks.options import HELP, parse_options
 from ssl_adapt.command import run_command
 
 
@@ -11,7 +11,7 @@ def main() -> None:
         print(HELP, end="")
         return
     options = parse_options(sys.argv[1:])
-    from ssl_adapt.bench.suite import run_suite  # here: a typo is answered before torch is imported
+    from benchmarks.suite import run_suite  # here: a typo is answered before torch is imported
 
     run_suite(options)
 

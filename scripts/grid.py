@@ -3,7 +3,7 @@
 import sys
 
 from ssl_adapt.command import run_command
-from ssl_adapt.training.grid_plan import HELP, plan_grid
+from ssl_adapt.runs.grid_plan import HELP, plan_grid
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     grid = plan_grid(sys.argv[1:])
     from rich.console import Console  # here: a typo is answered before torch is imported
 
-    from ssl_adapt.training.grid import run_grid
+    from ssl_adapt.runs.grid import run_grid
 
     run_grid(grid, Console(width=None if sys.stdout.isatty() else 150, highlight=False))
 

@@ -2,9 +2,9 @@
 
 import sys
 
+from reproduction.nat.options import NAT_KEYS, NAT_USAGE, create_settings, read_search_arguments, state_folder
 from ssl_adapt.arguments import describe_keys
 from ssl_adapt.command import run_command
-from ssl_adapt.nat.options import NAT_KEYS, NAT_USAGE, create_settings, read_search_arguments, state_folder
 
 
 def main() -> None:
@@ -14,8 +14,8 @@ def main() -> None:
     recipe, given = read_search_arguments(sys.argv[1:])
     import torch  # here: a typo is answered before torch is imported
 
-    from ssl_adapt.nat.search import search
-    from ssl_adapt.training.atomic_file import write_text
+    from reproduction.nat.search import search
+    from ssl_adapt.runs.atomic_file import write_text
     from ssl_adapt.training.setting import load_splits
 
     device = "cuda" if torch.cuda.is_available() else "cpu"

@@ -2,8 +2,8 @@
 
 import sys
 
+from reproduction.options import HELP, read_request
 from ssl_adapt.command import run_command
-from ssl_adapt.reproduce.options import HELP, read_request
 
 
 def main() -> None:
@@ -13,7 +13,7 @@ def main() -> None:
     request = read_request(sys.argv[1:])
     from rich.console import Console  # here: a typo is answered before torch is imported
 
-    from ssl_adapt.reproduce.work import reproduce
+    from reproduction.work import reproduce
 
     reproduce(request, Console(width=None if sys.stdout.isatty() else 150, highlight=False))
 

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ssl_adapt.errors import UserError
+
 _WIDTH = 106
 _KEY_WIDTH = 14
 
@@ -64,21 +66,21 @@ def read_arguments(arguments: Sequence[str], keys: Mapping[str, Key]) -> dict[st
     for argument in arguments:
         name, equals, text = argument.partition("=")
         if not equals:
-            raise ValueError(f"argument {argument!r} has no '=': type key=value; --help lists the keys")
+            raise UserError(f"argument {argument!r} has no '=': type key=value; --help lists the keys")
         if name not in keys:
-            raise ValueError(f"unknown key {name!r}{_nearest_key(name, keys)}")
+            raise UserError(f"unknown key {name!r}{_nearest_key(name, keys)}")
         if name in values:
-            raise ValueError(f"{name!r} is given twice: keep one of them")
+            raise UserError(f"{name!r} is given twice: keep one of them")
         kind = keys[name].kind
         try:
             values[name] = kind.read(text)
         except ValueError:
             near = difflib.get_close_matches(text, kind.expected.split(" | "), n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"{name}: got {text!r}, expected {kind.expected}{hint}") from None
+            raise UserError(f"{name}: got {text!r}, expected {kind.expected}{hint}") from None
     for name, key in keys.items():
         if key.default is None and name not in values:
-            raise ValueError(f"{name} is missing: add {name}=VALUE, {key.meaning}")
+            raise UserError(f"{name} is missing: add {name}=VALUE, {key.meaning}")
     return values
 
 

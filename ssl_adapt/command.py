@@ -1,7 +1,6 @@
 """How a command ends: what the user can mend is one sentence and exit code 2, all else keeps its traceback."""
 
 import errno
-import linecache
 import os
 import select
 import signal
@@ -9,9 +8,9 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from pathlib import Path
 
-PACKAGE = Path(__file__).parent
+from ssl_adapt.errors import UserError
+
 DUPLICATE_WAIT_SEC = 3.0  # in which a launcher ends the other processes of a run, if the first one failed as well
 _DISK_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _PATH_ERRORS = {
@@ -53,8 +52,7 @@ def run_command(main: Callable[[], None]) -> None:
 def user_sentence(error: Exception) -> str | None:
     """What to tell the user of an error that they can mend, or None for a defect.
 
-    ValueError and FloatingPointError are such errors where a `raise` of this package made them, and so is a disk
-    that is full, a path that can't be read or written, or too little memory.
+    Such errors are `UserError`, a disk that is full, a path that can't be read or written, and too little memory.
     """
     if isinstance(error, OSError) and error.errno in _DISK_ERRORS:
         where = f" while writing {error.filename}" if error.filename else ""
@@ -63,11 +61,7 @@ def user_sentence(error: Exception) -> str | None:
         return f"{error.strerror} ({str(error.filename)[:200]}): type another path, or change its permissions"
     if type(error).__name__ == "OutOfMemoryError" or isinstance(error, MemoryError) or "allocate memory" in str(error):
         return "there is not enough memory: lower data.batch_size, or raise train.accumulate, which takes it in parts"
-    frames = list(traceback.walk_tb(error.__traceback__))
-    if not frames or not isinstance(error, ValueError | FloatingPointError):
-        return None
-    file, line = frames[-1][0].f_code.co_filename, linecache.getline(frames[-1][0].f_code.co_filename, frames[-1][1])
-    return str(error) if PACKAGE in Path(file).parents and line.strip().startswith("raise") else None
+    return str(error) if isinstance(error, UserError) else None
 
 
 def _reader_has_gone() -> bool:

@@ -1,4 +1,4 @@
-"""Text files and JSON that a stranger may have written: bounded while they are read, plain values afterwards."""
+"""Text files and JSON that may be untrusted: bounded while they are read, plain values afterwards."""
 
 import json
 import os
@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from math import isfinite
 from pathlib import Path
 from typing import Any
+
+from ssl_adapt.errors import UserError
 
 MAX_BYTES = 4 * 2**20
 MAX_DEPTH = 32
@@ -39,18 +41,18 @@ def read_text(path: Path, what: str, max_bytes: int = MAX_BYTES) -> str:
         ValueError: it is a folder, pipe or device, can't be read, is too large, or is not text.
     """
     if not os.path.isfile(path):  # reading a pipe waits for ever; os.path takes names that no file can have
-        raise ValueError(f"{what} is not a regular file: give a file of text")
+        raise UserError(f"{what} is not a regular file: give a file of text")
     try:
         with open(path, "rb") as file:
             data = file.read(max_bytes + 1)
     except OSError as error:
-        raise ValueError(f"{what} cannot be read: {error.strerror}") from None
+        raise UserError(f"{what} cannot be read: {error.strerror}") from None
     if len(data) > max_bytes:
-        raise ValueError(f"{what} is larger than {max_bytes / 2**20:g} MiB: give one that was written for this")
+        raise UserError(f"{what} is larger than {max_bytes / 2**20:g} MiB: give one that was written for this")
     try:
         return data.decode("utf-8")
     except UnicodeDecodeError:
-        raise ValueError(f"{what} is not text in UTF-8") from None
+        raise UserError(f"{what} is not text in UTF-8") from None
 
 
 def read_json(text: str, what: str) -> Any:
@@ -64,17 +66,17 @@ def read_json(text: str, what: str) -> Any:
         ValueError: the text is too long or no JSON, has a key twice, or holds what `check_plain` refuses.
     """
     if len(text) > MAX_BYTES:
-        raise ValueError(f"{what} has {len(text):,} characters, and at most {MAX_BYTES:,} are read")
+        raise UserError(f"{what} has {len(text):,} characters, and at most {MAX_BYTES:,} are read")
     try:
         values = json.loads(
             text, object_pairs_hook=_unique_keys, parse_constant=_refuse_constant, parse_int=_read_integer
         )
     except json.JSONDecodeError as error:
-        raise ValueError(f"{what} is not JSON: {error}") from None
+        raise UserError(f"{what} is not JSON: {error}") from None
     except RecursionError:
-        raise ValueError(_too_deep(what)) from None
+        raise UserError(_too_deep(what)) from None
     except ValueError as error:
-        raise ValueError(f"{what} {error}") from None
+        raise UserError(f"{what} {error}") from None
     check_plain(values, what)
     return values
 
@@ -91,11 +93,11 @@ def check_plain(value: Any, what: str, depth: int = MAX_DEPTH) -> None:
         ValueError: naming the first value that is nested too deeply, not finite, too long, not text or of no JSON type.
     """
     if isinstance(value, Mapping | list | tuple) and depth == 0:
-        raise ValueError(_too_deep(what))
+        raise UserError(_too_deep(what))
     if isinstance(value, Mapping):
         for key, item in value.items():
             if not isinstance(key, str):
-                raise ValueError(f"{what} has the key {shown(key)}: keys are text")
+                raise UserError(f"{what} has the key {shown(key)}: keys are text")
             check_plain(key, what)
             check_plain(item, what, depth - 1)
     elif isinstance(value, list | tuple):
@@ -103,32 +105,32 @@ def check_plain(value: Any, what: str, depth: int = MAX_DEPTH) -> None:
             check_plain(item, what, depth - 1)
     elif isinstance(value, str):
         if not value.isascii() and any("\ud800" <= character <= "\udfff" for character in value):
-            raise ValueError(f"{what} holds {shown(value)}, which has half of a surrogate pair and is no text")
+            raise UserError(f"{what} holds {shown(value)}, which has half of a surrogate pair and is no text")
     elif isinstance(value, float):
         if not isfinite(value):
-            raise ValueError(f"{what} holds {value}: write a finite number")
+            raise UserError(f"{what} holds {value}: write a finite number")
     elif isinstance(value, int):
         if abs(value) >= 10**_MAX_DIGITS:
-            raise ValueError(f"{what} {_TOO_LONG}")
+            raise UserError(f"{what} {_TOO_LONG}")
     elif value is not None:
-        raise ValueError(f"{what} holds a {type(value).__name__}: numbers, text, lists and mappings are JSON values")
+        raise UserError(f"{what} holds a {type(value).__name__}: numbers, text, lists and mappings are JSON values")
 
 
 def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     values = dict(pairs)
     if len(values) < len(pairs):
         counts = Counter(key for key, _ in pairs)
-        raise ValueError(f"has the key {shown(counts.most_common(1)[0][0])} twice: keep one of them")
+        raise UserError(f"has the key {shown(counts.most_common(1)[0][0])} twice: keep one of them")
     return values
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"holds {name}: write a finite number")
+    raise UserError(f"holds {name}: write a finite number")
 
 
 def _read_integer(text: str) -> int:
     if len(text) > _MAX_DIGITS:
-        raise ValueError(_TOO_LONG)
+        raise UserError(_TOO_LONG)
     return int(text)
 
 

@@ -27,7 +27,7 @@ from test_checkpoint import seal
 
 from ssl_adapt import Architecture
 from ssl_adapt.recipe import available_recipes
-from ssl_adapt.training.folder_lock import FolderLock, lock_folder
+from ssl_adapt.runs.lock import FolderLock, lock_folder
 
 INTRODUCTION = """\
 # What is said of bad input

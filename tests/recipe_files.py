@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import available_recipes, load_recipe
 
 SHIPPED = (
@@ -27,7 +28,7 @@ def problems_of(*arguments: str) -> list[str]:
     """The lines of the error that these arguments give."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the callers look at every line)
         load_recipe(arguments)
-    assert type(caught.value) is ValueError, "pydantic's own error came through"
+    assert type(caught.value) is UserError, "pydantic's own error came through"
     return str(caught.value).split("\n")
 
 

@@ -14,8 +14,8 @@ from rich.console import Console
 
 import ssl_adapt
 from ssl_adapt.recipe import load_recipe, save_recipe
-from ssl_adapt.training.grid import run_grid
-from ssl_adapt.training.grid_plan import Grid
+from ssl_adapt.runs.grid import run_grid
+from ssl_adapt.runs.grid_plan import Grid
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
 PX, MEAN, STD = 16, (0.3, 0.31, 0.32), (0.4, 0.3, 0.2)

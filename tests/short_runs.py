@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from ssl_adapt import load_recipe, pretrain
-from ssl_adapt.training.checkpoint import Checkpoint, Checkpoints
+from ssl_adapt.runs.checkpoint import Checkpoint, Checkpoints
 
 TINY = [
     "recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "data.batch_size=128",

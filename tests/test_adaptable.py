@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
 
+from benchmarks.adaptable import measure_families
 from ssl_adapt import Adaptation, Architecture, adaptable, export_timm
 from ssl_adapt.adaptation.adaptation import one_hot
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import MixedEdge, Zero
 from ssl_adapt.backbones.adaptable import describe_edges
 from ssl_adapt.backbones.adaptable_probe import matches
-from ssl_adapt.bench.adaptable import measure_families
 
 FAMILIES = {  # name -> its arguments, its image size, how many edges it has
     "resnet10t": ({"layers": (1, 2, 1, 1)}, 32, 2),

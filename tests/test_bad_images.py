@@ -27,7 +27,7 @@ from image_folders import (
 from PIL import Image
 
 from ssl_adapt.data import ImageSet, iterate_batches, load_image_splits
-from ssl_adapt.data.file_images import OnBadImage
+from ssl_adapt.data.image_dataset import OnBadImage
 
 COLOUR = Image.new("RGB", (PX, PX), (250, 20, 30))
 FLOATING = Image.fromarray(np.zeros((PX, PX), np.float32))
@@ -240,7 +240,7 @@ def test_files_that_vanish_or_grow_too_large(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "b.png").unlink()
     with (tmp_path / "c.png").open("ab") as file:
         file.truncate(5000)
-    monkeypatch.setattr("ssl_adapt.data.file_images._MAX_FILE_BYTES", 4999)
+    monkeypatch.setattr("ssl_adapt.data.image_dataset._MAX_FILE_BYTES", 4999)
     all_images(train)
     assert train.bad_images == {"b.png": "it is no file, or a link to none", "c.png": "it is larger than 4,999 bytes"}
 

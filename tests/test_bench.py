@@ -14,22 +14,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_adapt.adaptation.adaptation import Adaptation
-from ssl_adapt.bench.adaptable import compare_family, create_family
-from ssl_adapt.bench.environment import describe_environment
-from ssl_adapt.bench.knn import check_scores, compare_knn
-from ssl_adapt.bench.naive import mix_naively
-from ssl_adapt.bench.nt_xent import check_losses, compare_nt_xent
-from ssl_adapt.bench.options import GROUPS, Options
-from ssl_adapt.bench.step import (
+from benchmarks.adaptable import compare_family, create_family
+from benchmarks.environment import describe_environment
+from benchmarks.knn import check_scores, compare_knn
+from benchmarks.naive import mix_naively
+from benchmarks.nt_xent import check_losses, compare_nt_xent
+from benchmarks.options import GROUPS, Options
+from benchmarks.step import (
     compare_simclr_steps,
     compare_supervised_steps,
     create_alternation,
     create_naive_alternation,
 )
-from ssl_adapt.bench.suite import SUITE, run_suite
-from ssl_adapt.bench.timing import Comparison, DisagreementError, Timing, time_contenders
-from ssl_adapt.bench.views import compare_views
+from benchmarks.suite import SUITE, run_suite
+from benchmarks.timing import Comparison, DisagreementError, Timing, time_contenders
+from benchmarks.views import compare_views
+from ssl_adapt.adaptation.adaptation import Adaptation
 
 CPU = torch.device("cpu")
 TINY = {

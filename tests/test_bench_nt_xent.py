@@ -8,9 +8,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from ssl_adapt.bench import nt_xent as bench
-from ssl_adapt.bench.nt_xent import Call, compare_nt_xent, exponents, measure_apart, measure_call, measure_growth
-from ssl_adapt.bench.options import Options, parse_options
+from benchmarks import nt_xent as bench
+from benchmarks.nt_xent import Call, compare_nt_xent, exponents, measure_apart, measure_call, measure_growth
+from benchmarks.options import Options, parse_options
 
 CPU = torch.device("cpu")
 

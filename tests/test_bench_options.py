@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from script_calls import run_script
 
-from ssl_adapt.bench.options import GROUPS, HELP, Options, parse_options
-from ssl_adapt.bench.suite import SUITE
+from benchmarks.options import GROUPS, HELP, Options, parse_options
+from benchmarks.suite import SUITE
 
 
 def test_the_suite_has_every_group_and_the_help_describes_it() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ssl_adapt.training.checkpoint import VERSION, Checkpoints, random_state
+from ssl_adapt.runs.checkpoint import VERSION, Checkpoints, random_state
 
 TEN, TWENTY = "step_000000010", "step_000000020"
 

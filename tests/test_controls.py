@@ -22,7 +22,7 @@ from ssl_adapt.data import load_image_splits
 from ssl_adapt.evaluation import monitor
 from ssl_adapt.evaluation.features import normalise
 from ssl_adapt.evaluation.recalibration import recalibrated
-from ssl_adapt.training.run_log import RunLog
+from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.schedules import plan_stages
 
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from image_folders import PX, image_bytes, member, noise, png, write_tar
 from PIL import Image
 
-from ssl_adapt.data.file_images import FileImages
-from ssl_adapt.data.image_files import open_image_files
+from ssl_adapt.data.image_dataset import FileImages
+from ssl_adapt.data.image_source import open_image_files
 from ssl_adapt.data.pixels import without_pillow_warnings
 
 PICTURE = Image.fromarray(noise(15, 17))

@@ -1,4 +1,4 @@
-"""Tars as a stranger may write them: nothing leaves the tar, nothing takes memory without end."""
+"""Tars that are untrusted: nothing leaves the tar, nothing takes memory without end."""
 
 import bz2
 import gzip

@@ -18,10 +18,10 @@ import pytest
 import torch
 from test_checkpoint import TEN, TWENTY, is_state, save_two, state_of
 
-from ssl_adapt.training import folder_lock
-from ssl_adapt.training.atomic_file import write_text
-from ssl_adapt.training.checkpoint import Checkpoints
-from ssl_adapt.training.folder_lock import lock_folder
+from ssl_adapt.runs.atomic_file import write_text
+from ssl_adapt.runs.checkpoint import Checkpoints
+from ssl_adapt.runs.lock import lock_folder
+from ssl_adapt.runs import lock
 
 CALLS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.scandir", "os.listdir", "os.fsync"}
 NEVER = 1_000_000

@@ -1,4 +1,4 @@
-"""Fuzzing what strangers may send: recipes, architectures and exports load, or are refused in sentences."""
+"""Fuzzing untrusted input: recipes, architectures and exports load, or are refused in sentences."""
 
 from __future__ import annotations
 

@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from script_calls import SCRIPTS, run_script
 
 from ssl_adapt.recipe import load_recipe, save_recipe
-from ssl_adapt.training.grid_jobs import RunJob
-from ssl_adapt.training.grid_plan import plan_grid, split_values
+from ssl_adapt.runs.grid_jobs import RunJob
+from ssl_adapt.runs.grid_plan import plan_grid, split_values
 
 LAUNCH = SCRIPTS.parent / "recipes" / "launch"
 PLAIN = st.text("ab 1.:=-\\", max_size=6)

@@ -1,4 +1,4 @@
-"""Files from strangers: what is no export, architecture or recipe is refused in one sentence; nothing in it runs."""
+"""Untrusted files: what is no export, architecture or recipe is refused in one sentence; nothing in it runs."""
 
 import ast
 import json

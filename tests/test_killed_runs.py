@@ -13,18 +13,18 @@ from ssl_adapt import load_recipe
 from ssl_adapt.command import user_sentence
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.objectives import Simclr
-from ssl_adapt.training.folder_lock import lock_folder
+from ssl_adapt.runs.folder import RunFolder
+from ssl_adapt.runs.lock import lock_folder
+from ssl_adapt.runs.stop_signal import InterruptedRunError
 from ssl_adapt.training.learner import create_learner
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.progress import check_same_view
-from ssl_adapt.training.run_folder import RunFolder
 from ssl_adapt.training.setting import create_accelerator, epoch_batches
-from ssl_adapt.training.stop_signal import InterruptedRunError
 
 
 def test_a_run_without_a_checkpoint_starts_over(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("ssl_adapt.training.pretrain.tell_epoch", lambda *args, **kwargs: {}["a defect"])
+        patched.setattr("ssl_adapt.training.pretrain.log_epoch", lambda *args, **kwargs: {}["a defect"])
         with pytest.raises(KeyError):
             run(tmp_path / "a")
     assert status(tmp_path / "a") == ("failed", "KeyError: 'a defect'")

@@ -12,10 +12,10 @@ from short_runs import SUPERVISED, TINY, run
 from torch import nn
 
 import ssl_adapt  # noqa: F401 (registers the networks)
+from reproduction.nat.search import search
+from reproduction.nat.settings import PUBLISHED
 from ssl_adapt.backbones.memory_format import choose_memory_format, is_broken_channels_last
 from ssl_adapt.data import load_image_splits
-from ssl_adapt.nat.search import search
-from ssl_adapt.nat.settings import PUBLISHED
 from ssl_adapt.recipe import load_recipe
 
 CPU = torch.device("cpu")

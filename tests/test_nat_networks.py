@@ -7,10 +7,16 @@ from torch import nn
 from torch.optim import Adam
 
 import ssl_adapt.backbones.darts  # noqa: F401  registers the networks
+from reproduction.nat.controller import FLOOR, Controller
+from reproduction.nat.supernet import Subnetwork, Supernet
+from reproduction.nat.transitions import (
+    ACTIONS,
+    CONCAT_OPERATIONS,
+    allowed_actions,
+    candidate_operations,
+    draw_genotype,
+)
 from ssl_adapt.backbones.genotypes import DARTS_V2, GENOTYPES, RESBLOCK, CellGenotype, Genotype, GenotypeEdge
-from ssl_adapt.nat.controller import FLOOR, Controller
-from ssl_adapt.nat.supernet import Subnetwork, Supernet
-from ssl_adapt.nat.transitions import ACTIONS, CONCAT_OPERATIONS, allowed_actions, candidate_operations, draw_genotype
 
 
 def images(seed=0, px=8):

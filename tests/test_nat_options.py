@@ -5,10 +5,10 @@ import re
 import pytest
 from script_calls import run_script
 
-from ssl_adapt.nat.options import read_search_arguments, why_unused
+from reproduction.nat.options import read_search_arguments, why_unused
+from reproduction.runs import plan_runs
+from reproduction.systems import NETWORKS
 from ssl_adapt.recipe.keys import schema_keys
-from ssl_adapt.reproduce.runs import plan_runs
-from ssl_adapt.reproduce.systems import NETWORKS
 
 ACT = {  # on a search; every other key of a recipe is refused where it is typed
     "seed", "model.name", "objective.name", "objective.temperature", "objective.projector_hidden",

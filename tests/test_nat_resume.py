@@ -10,15 +10,15 @@ import pytest
 import torch
 from script_calls import run_script
 
+from reproduction.nat.learner import NatLearner
+from reproduction.nat.search import search
+from reproduction.nat.settings import PUBLISHED
 from ssl_adapt import load_recipe
 from ssl_adapt.data import load_image_splits
-from ssl_adapt.nat.learner import NatLearner
-from ssl_adapt.nat.search import search
-from ssl_adapt.nat.settings import PUBLISHED
 from ssl_adapt.objectives import Simclr, Supervised
-from ssl_adapt.training.checkpoint import Checkpoints
-from ssl_adapt.training.folder_lock import lock_folder
-from ssl_adapt.training.stop_signal import InterruptedRunError
+from ssl_adapt.runs.checkpoint import Checkpoints
+from ssl_adapt.runs.lock import lock_folder
+from ssl_adapt.runs.stop_signal import InterruptedRunError
 
 # An epoch is 2 batches of the weights and 3 of the controller; 3 more at the end judge the drawn transforms.
 SETTINGS = replace(PUBLISHED, epochs=2, batch_size=32, channels=2, cells=1, transforms=3)

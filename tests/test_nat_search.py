@@ -10,12 +10,12 @@ import torch
 from accelerate.state import AcceleratorState
 from script_calls import run_script
 
+from reproduction.nat.learner import NatLearner, create_head
+from reproduction.nat.search import search
+from reproduction.nat.settings import PUBLISHED
 from ssl_adapt import load_recipe, pretrain
 from ssl_adapt.backbones.genotypes import GENOTYPES, Genotype
 from ssl_adapt.data import iterate_batches, load_image_splits
-from ssl_adapt.nat.learner import NatLearner, create_head
-from ssl_adapt.nat.search import search
-from ssl_adapt.nat.settings import PUBLISHED
 from ssl_adapt.training.objective import create_objective
 
 SMALL = replace(PUBLISHED, epochs=2, batch_size=32, channels=2, cells=3, transforms=4)
@@ -197,7 +197,7 @@ def test_baseline_rules(digits, rule):
 def test_the_weights_learn(digits, monkeypatch):
     """Of one genotype, where the search has a new one for each batch: those need more steps than a test has."""
     genotype = GENOTYPES["NAT_ResBlock"]
-    monkeypatch.setattr("ssl_adapt.nat.learner.draw_genotype", lambda form, operations: genotype)
+    monkeypatch.setattr("reproduction.nat.learner.draw_genotype", lambda form, operations: genotype)
     learner = create_learner(recipe_of("views.flip_p=0.0"), digits, channels=8)
     (before,) = learner.score([genotype], batches(digits))
     losses = [sum(learner.train_weights(batches(digits, 5))) / 5 for _ in range(6)]

@@ -5,6 +5,16 @@ import timm
 import torch
 
 import ssl_adapt
+from reproduction.nat.transitions import (
+    ACTIONS,
+    CONCAT_OPERATIONS,
+    ONE_OUTPUT_OPERATIONS,
+    allowed_actions,
+    candidate_operations,
+    draw_genotype,
+    genotype_of,
+    transform_cell,
+)
 from ssl_adapt.backbones.genotypes import (
     DARTS_V2,
     GENOTYPES,
@@ -15,16 +25,6 @@ from ssl_adapt.backbones.genotypes import (
     CellGenotype,
     Genotype,
     GenotypeEdge,
-)
-from ssl_adapt.nat.transitions import (
-    ACTIONS,
-    CONCAT_OPERATIONS,
-    ONE_OUTPUT_OPERATIONS,
-    allowed_actions,
-    candidate_operations,
-    draw_genotype,
-    genotype_of,
-    transform_cell,
 )
 
 

@@ -14,20 +14,20 @@ from PIL import Image
 from rich.console import Console
 from script_calls import run_here, run_script
 
+from reproduction import paper, work
+from reproduction.dry_run import dry_run
+from reproduction.options import Request, read_request
+from reproduction.records import Record, read_record
+from reproduction.runs import TableRun, plan_runs
+from reproduction.starts import plain_network, random_changes
+from reproduction.summary import jaccard, paired_p_value, summarise
+from reproduction.systems import METHODS, NAT_ARGUMENTS, NETWORKS, Network
+from reproduction.work import reproduce
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture
 from ssl_adapt.backbones.genotypes import GENOTYPES
 from ssl_adapt.recipe import load_recipe
-from ssl_adapt.reproduce import paper, work
-from ssl_adapt.reproduce.dry_run import dry_run
-from ssl_adapt.reproduce.options import Request, read_request
-from ssl_adapt.reproduce.records import Record, read_record
-from ssl_adapt.reproduce.runs import TableRun, plan_runs
-from ssl_adapt.reproduce.starts import plain_network, random_changes
-from ssl_adapt.reproduce.summary import jaccard, paired_p_value, summarise
-from ssl_adapt.reproduce.systems import METHODS, NAT_ARGUMENTS, NETWORKS, Network
-from ssl_adapt.reproduce.work import reproduce
-from ssl_adapt.training.grid import run_grid
+from ssl_adapt.runs.grid import run_grid
 from ssl_adapt.training.learner import create_adaptation
 
 TABLES = [(table, scale) for table in (1, 3, 4) for scale in ("full", "cpu")]

@@ -11,7 +11,7 @@ from short_runs import assert_same_weights, events, load_checkpoint
 from timm.layers.drop import DropPath
 
 from ssl_adapt.objectives.supervised import ClassifierNetwork
-from ssl_adapt.training.checkpoint import Checkpoints
+from ssl_adapt.runs.checkpoint import Checkpoints
 
 DARTS = ["model.name=darts", "model.args={channels: 4, cells: 3, auxiliary: true}", "objective.auxiliary_weight=0.4"]
 PROXYLESS = ["model.name=proxyless_mobile_cifar", "model.args={width: 0.1}"]

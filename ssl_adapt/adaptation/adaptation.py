@@ -21,6 +21,7 @@ from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, Shap
 from ssl_adapt.adaptation.reachability import OnDead, check_dead_nodes
 from ssl_adapt.adaptation.sharing import Sharing, check_cells_agree, check_choices, group_name
 from ssl_adapt.adaptation.statistics import statistics_at_rest
+from ssl_adapt.errors import UserError
 
 NoneRule = Literal["literal", "threshold"]
 Scale = Literal["one", "fold"]
@@ -95,7 +96,7 @@ class Adaptation:
             ("on_dead", on_dead, get_args(OnDead)),
         ):
             if value not in words:
-                raise ValueError(f"{name}={value!r} is not one of {', '.join(words)}")
+                raise UserError(f"{name}={value!r} is not one of {', '.join(words)}")
         self.model = model
         self.edges = edge_specs(model)
         self.shape_change = shape_change
@@ -106,9 +107,9 @@ class Adaptation:
         if choices is not None:
             check_choices(choices, self.edges, sharing, shape_change)
         if Architecture.of(model).changed:
-            raise ValueError("this network was adapted before; start from a plain one")
+            raise UserError("this network was adapted before; start from a plain one")
         if any(edge_specs(follower) != self.edges for follower in followers):
-            raise ValueError("a follower has other edges than the network: make it by copy.deepcopy(model)")
+            raise UserError("a follower has other edges than the network: make it by copy.deepcopy(model)")
         check_own_modules(model, self.edges)
         self._group_of = {spec.name: group_name(spec, sharing, shape_change) for spec in self.edges}
         if sharing == "cell":
@@ -190,7 +191,7 @@ class Adaptation:
             ValueError: if `fraction` is outside 0..1, or theta is not finite at the first call; it stays as it was.
         """
         if not 0 <= fraction <= 1:
-            raise ValueError(f"fraction={fraction!r} is not in 0..1, the share of the way to the one-hot choice")
+            raise UserError(f"fraction={fraction!r} is not in 0..1, the share of the way to the one-hot choice")
         if self._anneal_start is None:
             self._check_finite(self.theta, UNDO)
             self._anneal_start = {group: theta.detach().clone() for group, theta in self.theta.items()}
@@ -213,9 +214,9 @@ class Adaptation:
                 dead nodes and `on_dead` is "error"; the network then stays mixed.
         """
         if scale not in get_args(Scale):
-            raise ValueError(f"scale={scale!r} is not one of {', '.join(get_args(Scale))}")
+            raise UserError(f"scale={scale!r} is not one of {', '.join(get_args(Scale))}")
         if not self._mixed:
-            raise ValueError("this network was fixed before")
+            raise UserError("this network was fixed before")
         architecture = self.derive()
         check_dead_nodes(self.edges, architecture.edges, self.on_dead)
         states = self.states()
@@ -241,7 +242,7 @@ class Adaptation:
             ValueError: if it comes from a network with other edges, or is not finite; theta then stays as it was.
         """
         if set(state["theta"]) != set(self.theta):
-            raise ValueError("this theta belongs to a network with other edges, or to another sharing")
+            raise UserError("this theta belongs to a network with other edges, or to another sharing")
         start = state["anneal_start"]
         for theta in (state["theta"], start or {}):
             self._check_finite(theta, "load a state from before it was")
@@ -258,7 +259,7 @@ class Adaptation:
         if edges:
             named = ", ".join(f"'{name}'" for name in edges[:4]) + (", ..." if len(edges) > 4 else "")
             values = broken[self._group_of[edges[0]]]
-            raise ValueError(f"theta is not finite at {len(edges)} edge(s): {named} (the first is {values}); {remedy}")
+            raise UserError(f"theta is not finite at {len(edges)} edge(s): {named} (the first is {values}); {remedy}")
 
     @property
     def _networks(self) -> tuple[nn.Module, ...]:

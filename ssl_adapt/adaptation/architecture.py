@@ -21,6 +21,7 @@ from ssl_adapt.adaptation.edge import (
     Zero,
     create_identity,
 )
+from ssl_adapt.errors import UserError
 from ssl_adapt.json_text import check_plain, read_json, shown
 
 VERSION = 1
@@ -70,29 +71,27 @@ class Architecture:
         known = {"version", "model", "model_args", "shape_change", "edges"}
         if not isinstance(data, Mapping) or set(data) != known:
             found = shown([*data]) if isinstance(data, Mapping) else type(data).__name__
-            raise ValueError(f"an architecture has exactly the keys {sorted(known)}; got {found}")
+            raise UserError(f"an architecture has exactly the keys {sorted(known)}; got {found}")
         version, model, arguments, edges = (data[key] for key in ("version", "model", "model_args", "edges"))
         if not isinstance(edges, Mapping) or not isinstance(arguments, Mapping):
-            raise ValueError("an architecture's 'edges' and 'model_args' are mappings")
+            raise UserError("an architecture's 'edges' and 'model_args' are mappings")
         if len(edges) > MAX_EDGES:
-            raise ValueError(f"an architecture has at most {MAX_EDGES:,} edges; got {len(edges):,}")
+            raise UserError(f"an architecture has at most {MAX_EDGES:,} edges; got {len(edges):,}")
         check_plain(data, "an architecture")
         if type(version) is not int or version != VERSION:
-            raise ValueError(f"architecture of version {shown(version)}; this release reads {VERSION}")
+            raise UserError(f"architecture of version {shown(version)}; this release reads {VERSION}")
         if not isinstance(model, str) or not model:
-            raise ValueError(
+            raise UserError(
                 f"an architecture's 'model' is {shown(model)}; give the name of a network, as timm knows it"
             )
         for key in arguments:
             if not key.isidentifier():
-                raise ValueError(f"model_args has the key {shown(key)}, which can't be the name of an argument")
+                raise UserError(f"model_args has the key {shown(key)}, which can't be the name of an argument")
         for name, choice in edges.items():
             if choice not in CHOICES:
-                raise ValueError(
-                    f"edge {shown(name)} has the choice {shown(choice)}; possible are {', '.join(CHOICES)}"
-                )
+                raise UserError(f"edge {shown(name)} has the choice {shown(choice)}; possible are {', '.join(CHOICES)}")
         if data["shape_change"] not in get_args(ShapeChange):
-            raise ValueError(f"shape_change {shown(data['shape_change'])} is not one of {get_args(ShapeChange)}")
+            raise UserError(f"shape_change {shown(data['shape_change'])} is not one of {get_args(ShapeChange)}")
         return cls(model, dict(arguments), dict(edges), data["shape_change"])
 
     def to_json(self) -> str:
@@ -118,7 +117,7 @@ class Architecture:
         specs = edge_specs(model)
         modules = {spec.name: model.get_submodule(spec.name) for spec in specs}
         if any(isinstance(module, MixedEdge) for module in modules.values()):
-            raise ValueError("this network is still mixed; call Adaptation.fix() first, or use Adaptation.derive()")
+            raise UserError("this network is still mixed; call Adaptation.fix() first, or use Adaptation.derive()")
         edges = {spec.name: _choice_seen(spec, modules[spec.name]) for spec in specs}
         projects = any(isinstance(module, Project) for module in modules.values())
         return cls(model_name(model), model_args(model), edges, "project" if projects else "pad")
@@ -131,7 +130,7 @@ def edge_specs(model: nn.Module) -> tuple[EdgeSpec, ...]:
         ValueError: if it declares none.
     """
     if not isinstance(model, Adaptable):
-        raise ValueError(
+        raise UserError(
             f"{type(model).__name__} declares no edges (it has no edge_specs()); "
             "use a network of ssl_adapt such as 'resnet20' or 'resnet50_cifar'"
         )
@@ -159,7 +158,7 @@ def apply_architecture(model: nn.Module, architecture: Architecture) -> None:
     specs = edge_specs(model)
     check_own_modules(model, specs)
     if Architecture.of(model).changed:
-        raise ValueError("this network was adapted before; apply the architecture to a plain one")
+        raise UserError("this network was adapted before; apply the architecture to a plain one")
     check_edge_names(architecture.edges, (spec.name for spec in specs), complete=True)
     chosen = {
         spec.name: chosen_module(
@@ -185,14 +184,14 @@ def check_own_modules(model: nn.Module, specs: Sequence[EdgeSpec]) -> None:
         names_of.setdefault(module, []).append(name)
     for index, edge in enumerate(edges):
         if edge in edges[:index]:
-            raise ValueError(f"edge '{edge}' is declared twice; declare it once")
+            raise UserError(f"edge '{edge}' is declared twice; declare it once")
         outer = next((other for other in edges if edge.startswith(f"{other}.")), None)
         if outer is not None:
-            raise ValueError(f"edge '{edge}' lies within edge '{outer}', which takes its place; declare one of them")
+            raise UserError(f"edge '{edge}' lies within edge '{outer}', which takes its place; declare one of them")
         other = next((name for name in names_of[model.get_submodule(edge)] if name != edge), None)
         if other is not None:
             what = f"edges '{edge}' and '{other}' are" if other in edges else f"edge '{edge}' and module '{other}' are"
-            raise ValueError(
+            raise UserError(
                 f"{what} one and the same {type(model.get_submodule(edge)).__name__}, so that neither can change "
                 "alone; put a copy (copy.deepcopy) under one of the names, or remove that name"
             )
@@ -209,9 +208,9 @@ def check_edge_names(names: Iterable[str], known: Iterable[str], *, complete: bo
         if name not in known:
             near = difflib.get_close_matches(name[:MAX_NAME], known, n=1)
             hint = f"; did you mean '{near[0]}'?" if near else f"; it has {len(known)} others"
-            raise ValueError(f"the network has no edge {shown(name)}{hint}")
+            raise UserError(f"the network has no edge {shown(name)}{hint}")
     if complete and (missing := [name for name in known if name not in set(given)]):
-        raise ValueError(f"no choice is given for edge '{missing[0]}' ({len(missing)} missing in all)")
+        raise UserError(f"no choice is given for edge '{missing[0]}' ({len(missing)} missing in all)")
 
 
 def chosen_module(
@@ -232,7 +231,7 @@ def chosen_module(
         reason = f"its candidates are {', '.join(spec.candidates)}"
         if choice in spec.candidates:
             reason = "it changes its tensor's shape, and shape_change='forbid'"
-        raise ValueError(f"edge '{spec.name}' can't become '{choice}': {reason}")
+        raise UserError(f"edge '{spec.name}' can't become '{choice}': {reason}")
     if choice == "none":
         shape = (spec.out_channels, spec.stride) if spec.changes_shape else ()
         return Zero(*shape).train(original.training)

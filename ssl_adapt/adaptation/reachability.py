@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal
 
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec
+from ssl_adapt.errors import UserError
 
 OnDead = Literal["error", "warn", "allow"]
 
@@ -39,7 +40,7 @@ def check_dead_nodes(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice], o
     shown = ", ".join(dead[:4]) + (", ..." if len(dead) > 4 else "")
     message = f"{len(dead)} dead node(s), which only none edges enter: {shown}"
     if on_dead == "error":
-        raise ValueError(
+        raise UserError(
             f"the architecture has {message}; shorten the architecture stage, lower theta's learning rate, "
             "or set on_dead to 'warn' or 'allow'"
         )

@@ -5,6 +5,7 @@ from typing import Literal
 
 from ssl_adapt.adaptation.architecture import check_edge_names
 from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, ShapeChange
+from ssl_adapt.errors import UserError
 
 Sharing = Literal["full", "cell"]
 
@@ -29,7 +30,7 @@ def check_cells_agree(specs: Sequence[EdgeSpec], group_of: Mapping[str, str], mo
     for spec in specs:
         other = first.setdefault(group_of[spec.name], spec)
         if spec.operation != other.operation or spec.kind != other.kind:
-            raise ValueError(
+            raise UserError(
                 f"sharing='cell' needs cells that are alike, and those of {model} differ: '{other.name}' is "
                 f"{other.operation} and '{spec.name}' is {spec.operation}; use sharing='full'"
             )
@@ -44,11 +45,11 @@ def check_choices(
         ValueError: naming the first such edge.
     """
     if sharing != "full":
-        raise ValueError(
+        raise UserError(
             f"choices are those of single edges, and under sharing={sharing!r} edges share theirs: use 'full'"
         )
     by_name = {spec.name: spec for spec in specs}
     check_edge_names(choices, by_name)
     for name, choice in choices.items():
         if choice not in CHOICES or not by_name[name].allows(choice, shape_change):
-            raise ValueError(f"{choice!r} is no candidate of edge {name!r}: {', '.join(by_name[name].candidates)}")
+            raise UserError(f"{choice!r} is no candidate of edge {name!r}: {', '.join(by_name[name].candidates)}")

@@ -17,6 +17,7 @@ from torch import nn
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture, check_edge_names, model_name
 from ssl_adapt.adaptation.edge import EdgeSpec, MixedEdge
 from ssl_adapt.backbones.adaptable_probe import EdgeRow, Probe, matches
+from ssl_adapt.errors import UserError
 
 # The repeated blocks of timm's families, in the order in which they are tried. Digits keep the parts of a block out.
 # For the residual branches of a transformer's block give edges=["blocks.*.attn", "blocks.*.mlp"].
@@ -68,10 +69,10 @@ def adaptable(
             no submodule can be an edge.
     """
     if hasattr(model, "edge_specs") or any(isinstance(module, MixedEdge) for module in model.modules()):
-        raise ValueError(f"{model_name(model)} has edges already; give it to Adaptation as it is")
+        raise UserError(f"{model_name(model)} has edges already; give it to Adaptation as it is")
     cfg, base = dict(getattr(model, "pretrained_cfg", None) or {}), model_name(model)
     if not cfg or not is_model(base):
-        raise ValueError(f"{base} was not built by timm.create_model; build it so, or declare edge_specs() yourself")
+        raise UserError(f"{base} was not built by timm.create_model; build it so, or declare edge_specs() yourself")
     arguments = _base_arguments(model, base, model_args)
     image_px = arguments.get("img_size", cfg["input_size"][1:])
     height, width = (image_px, image_px) if isinstance(image_px, int) else image_px
@@ -89,7 +90,7 @@ def describe_edges(model: nn.Module) -> str:
         ValueError: if the network did not come from `adaptable`.
     """
     if not hasattr(model, "edge_report"):
-        raise ValueError(f"{type(model).__name__} has no edge_report; call adaptable(model) first")
+        raise UserError(f"{type(model).__name__} has no edge_report; call adaptable(model) first")
     rows = cast(tuple[EdgeRow, ...], model.edge_report)
     table = [("module", "edge", "candidates", "reason")]
     table += [(row.name, "yes" if row.taken else "no", " ".join(row.candidates), row.reason) for row in rows]
@@ -129,7 +130,7 @@ def adaptable_timm(
         ValueError: for another `feature_cls`.
     """
     if feature_cls != "getter":
-        raise ValueError(f"feature_cls={feature_cls!r}: a network with edges has 'getter' alone; leave it out")
+        raise UserError(f"feature_cls={feature_cls!r}: a network with edges has 'getter' alone; leave it out")
 
     def create(**arguments: Any) -> nn.Module:
         model: nn.Module = timm.create_model(base, pretrained=False, **{**base_args, **arguments})
@@ -163,13 +164,13 @@ def _base_arguments(model: nn.Module, base: str, given: Mapping[str, Any] | None
     try:
         arguments = json.loads(json.dumps(arguments))
     except TypeError as error:
-        raise ValueError(f"the arguments of {base} can't be written as JSON ({error}): {hint}") from None
+        raise UserError(f"the arguments of {base} can't be written as JSON ({error}): {hint}") from None
     shape = {"num_classes": getattr(model, "num_classes", None), "in_chans": getattr(model, "in_chans", None)}
     with torch.random.fork_rng([]), torch.device("meta"):
         again = timm.create_model(base, pretrained=False, **{**shape, **arguments})
     difference = _first_difference(model.state_dict(), again.state_dict())
     if difference:
-        raise ValueError(f"model_args={arguments} build another {base} than this one ('{difference}' differs): {hint}")
+        raise UserError(f"model_args={arguments} build another {base} than this one ('{difference}' differs): {hint}")
     return cast(dict[str, Any], arguments)
 
 
@@ -190,7 +191,7 @@ def _find_edges(model: nn.Module, input_size: Sequence[int], edges: str | Sequen
         if any(row.taken for row in report):
             return tuple(report)
         refused += report
-    raise ValueError(_no_edges(names, globs, refused))
+    raise UserError(_no_edges(names, globs, refused))
 
 
 def _no_edges(names: Sequence[str], globs: Sequence[str], refused: Sequence[EdgeRow]) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.edge import Zero
 from ssl_adapt.backbones.genotypes import OPERATIONS
+from ssl_adapt.errors import UserError
 
 
 class DropPath(TimmDropPath):
@@ -61,7 +62,7 @@ def create_operation(name: str, channels: int, stride: int) -> nn.Module:
         ValueError: if there is no such operation.
     """
     if name not in OPERATIONS:
-        raise ValueError(f"unknown operation {name!r}; available: {', '.join(OPERATIONS)}")
+        raise UserError(f"unknown operation {name!r}; available: {', '.join(OPERATIONS)}")
     if name == "none":
         return Zero(channels, stride)
     if name == "skip_connect" and stride == 1:
@@ -78,7 +79,7 @@ def set_drop_path(model: nn.Module, rate: float) -> None:
         ValueError: for another rate.
     """
     if not 0 <= rate < 1:
-        raise ValueError(f"drop_path_rate={rate}: give a probability from 0 to below 1")
+        raise UserError(f"drop_path_rate={rate}: give a probability from 0 to below 1")
     for module in model.modules():
         if isinstance(module, DropPath):
             module.drop_prob = rate

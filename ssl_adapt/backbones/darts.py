@@ -13,6 +13,7 @@ from ssl_adapt.backbones.cell_operations import set_drop_path
 from ssl_adapt.backbones.cells import GenotypeCell
 from ssl_adapt.backbones.genotypes import Genotype, load_genotype
 from ssl_adapt.backbones.network import Auxiliary, CellNetwork, Layout, create_cell_network, small_image_cfg
+from ssl_adapt.errors import UserError
 
 
 def create_darts(
@@ -44,7 +45,7 @@ def create_darts(
     Source: Liu et al. 2019, https://github.com/quark0/darts, cnn/model.py (the network for CIFAR).
     """
     if min(channels, cells) < 1:
-        raise ValueError(f"channels={channels} and cells={cells}: give positive numbers")
+        raise UserError(f"channels={channels} and cells={cells}: give positive numbers")
     genotype = load_genotype(genotype)
     stages = _create_stages(genotype, channels, cells)
     out_channels: int = stages[-1][-1].out_channels

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
+from ssl_adapt.errors import UserError
+
 OPERATIONS = (
     "none",
     "skip_connect",
@@ -51,20 +53,20 @@ class CellGenotype:
         reached = 1
         for operation, source, target in self.edges:
             if operation not in OPERATIONS:
-                raise ValueError(_unknown("operation", operation, OPERATIONS))
+                raise UserError(_unknown("operation", operation, OPERATIONS))
             if target not in (reached, reached + 1) or target < 2:
-                raise ValueError(
+                raise UserError(
                     f"edge {operation} {source}->{target} is out of order: sort edges by target, and number the inner "
                     f"nodes 2, 3, ... without a gap; the target {reached + 1} is the next new one here"
                 )
             if not 0 <= source < target:
-                raise ValueError(f"edge {operation} {source}->{target}: an edge leaves a node from 0 to {target - 1}")
+                raise UserError(f"edge {operation} {source}->{target}: an edge leaves a node from 0 to {target - 1}")
             reached = target
         if not self.concat:
-            raise ValueError("a cell's 'concat' is empty; name the inner nodes that make its output, such as [2, 3]")
+            raise UserError("a cell's 'concat' is empty; name the inner nodes that make its output, such as [2, 3]")
         wrong = [node for node in self.concat if not 2 <= node <= reached]
         if wrong or len(set(self.concat)) != len(self.concat):
-            raise ValueError(f"concat {list(self.concat)}: give inner nodes from 2 to {reached}, each of them once")
+            raise UserError(f"concat {list(self.concat)}: give inner nodes from 2 to {reached}, each of them once")
 
     def to_dict(self) -> dict[str, Any]:
         """JSON values: {"edges": [[operation, source, target], ...], "concat": [node, ...]}."""
@@ -127,7 +129,7 @@ class Genotype:
         try:
             data = json.loads(text)
         except json.JSONDecodeError as error:
-            raise ValueError(f"this is not a genotype's JSON: {error}") from None
+            raise UserError(f"this is not a genotype's JSON: {error}") from None
         return cls.from_dict(data)
 
 
@@ -142,15 +144,15 @@ def load_genotype(source: str | Path | Mapping[str, Any] | Genotype) -> Genotype
     if isinstance(source, Mapping):
         return Genotype.from_dict(source)
     if not isinstance(source, str | Path):
-        raise ValueError(f"genotype of type {type(source).__name__}; give a name, a JSON file, a mapping or a Genotype")
+        raise UserError(f"genotype of type {type(source).__name__}; give a name, a JSON file, a mapping or a Genotype")
     if str(source) in GENOTYPES:
         return GENOTYPES[str(source)]
     path = Path(source)
     if path.is_file():
         return Genotype.from_json(path.read_text())
     if path.suffix == ".json" or isinstance(source, Path):
-        raise ValueError(f"there is no genotype file '{source}'; give a JSON file or one of {', '.join(GENOTYPES)}")
-    raise ValueError(_unknown("genotype", source, tuple(GENOTYPES)))
+        raise UserError(f"there is no genotype file '{source}'; give a JSON file or one of {', '.join(GENOTYPES)}")
+    raise UserError(_unknown("genotype", source, tuple(GENOTYPES)))
 
 
 def _unknown(what: str, got: object, known: Sequence[str]) -> str:
@@ -163,22 +165,22 @@ def _unknown(what: str, got: object, known: Sequence[str]) -> str:
 def _check_keys(data: Mapping[str, Any], keys: Sequence[str], what: str) -> None:
     if not isinstance(data, Mapping) or set(data) != set(keys):
         found = sorted(map(str, data)) if isinstance(data, Mapping) else type(data).__name__
-        raise ValueError(f"{what} has exactly the keys {', '.join(keys)}; got {found}")
+        raise UserError(f"{what} has exactly the keys {', '.join(keys)}; got {found}")
 
 
 def _check_rows(rows: Any, length: int, form: str) -> list[list[Any]]:
     if not isinstance(rows, Sequence) or isinstance(rows, str):
-        raise ValueError(f"edges are a list of {form}; got {rows!r}")
+        raise UserError(f"edges are a list of {form}; got {rows!r}")
     for row in rows:
         is_row = isinstance(row, Sequence) and not isinstance(row, str) and len(row) == length
         if not is_row or any(type(node) is not int for node in row[1:]):
-            raise ValueError(f"an edge is written {form} with whole numbers for nodes; got {row!r}")
+            raise UserError(f"an edge is written {form} with whole numbers for nodes; got {row!r}")
     return cast(list[list[Any]], rows)
 
 
 def _nodes(concat: Any) -> tuple[int, ...]:
     if not isinstance(concat, Sequence | range) or any(type(node) is not int for node in concat):
-        raise ValueError(f"concat is a list of whole numbers; got {concat!r}")
+        raise UserError(f"concat is a list of whole numbers; got {concat!r}")
     return tuple(concat)
 
 

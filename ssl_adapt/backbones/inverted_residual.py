@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssl_adapt.adaptation.edge import CHOICES, Choice, Zero
 from ssl_adapt.backbones.network import CellEdge
 from ssl_adapt.backbones.operations import sum_edges
+from ssl_adapt.errors import UserError
 
 Granularity = Literal["op", "block"]
 Shortcut = Literal["identity", "conv", "none"]
@@ -147,9 +148,9 @@ def check_shape_arguments(granularity: str, width: float) -> None:
         ValueError: naming the argument and what it may be.
     """
     if granularity not in get_args(Granularity):
-        raise ValueError(f"granularity={granularity!r} is not one of {', '.join(get_args(Granularity))}")
+        raise UserError(f"granularity={granularity!r} is not one of {', '.join(get_args(Granularity))}")
     if not width > 0:
-        raise ValueError(f"width={width} multiplies the channels: give a positive number")
+        raise UserError(f"width={width} multiplies the channels: give a positive number")
 
 
 def _create_branch(plan: BlockPlan, activation: type[nn.Module], eps: float) -> nn.Sequential:

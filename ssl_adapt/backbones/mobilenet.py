@@ -16,6 +16,7 @@ from ssl_adapt.backbones.inverted_residual import (
     scale_channels,
 )
 from ssl_adapt.backbones.network import CellNetwork, Layout, create_cell_network, small_image_cfg
+from ssl_adapt.errors import UserError
 
 # Expansion t, channels c, blocks n, stride s of the first of them.
 SETTINGS = (
@@ -60,7 +61,7 @@ def create_mobilenetv2(
     check_shape_arguments(granularity, width)
     rows = [list(row) for row in settings]
     if not rows or any(len(row) != 4 or min(row) < 1 for row in rows):
-        raise ValueError(f"settings={rows}: give rows of 4 positive numbers (expansion, channels, blocks, stride)")
+        raise UserError(f"settings={rows}: give rows of 4 positive numbers (expansion, channels, blocks, stride)")
     stem_channels, final_channels = scale_channels(STEM_CHANNELS, width), scale_channels(FINAL_CHANNELS, width)
     stem = create_norm_conv(in_chans, stem_channels, 3)
     stem.append(nn.ReLU())

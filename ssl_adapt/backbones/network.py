@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
 from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, Kind
+from ssl_adapt.errors import UserError
 
 
 class CellEdge(NamedTuple):
@@ -179,7 +180,7 @@ class CellNetwork(nn.Module):
             intermediates_only: leave the final features out of the answer.
         """
         if output_fmt != "NCHW":
-            raise ValueError(f"output_fmt={output_fmt!r}: this network has 'NCHW' outputs only")
+            raise UserError(f"output_fmt={output_fmt!r}: this network has 'NCHW' outputs only")
         wanted, last = feature_take_indices(len(self.feature_info), _as_list(indices))
         ends = {"stem", *(f"{stage}.{len(getattr(self, stage)) - 1}" for stage in self.stages)}
         outputs = (output for path, output in self._outputs(x) if path in ends)
@@ -234,7 +235,7 @@ class CellNetwork(nn.Module):
             ValueError: if `enable` is true.
         """
         if enable:
-            raise ValueError("gradient checkpointing is not available for this network")
+            raise UserError("gradient checkpointing is not available for this network")
 
     def _cells(self) -> Iterator[tuple[str, Any]]:
         for stage in self.stages:

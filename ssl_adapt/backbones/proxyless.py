@@ -17,6 +17,7 @@ from ssl_adapt.backbones.inverted_residual import (
 )
 from ssl_adapt.backbones.network import CellEdge, CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.backbones.operations import sum_edges
+from ssl_adapt.errors import UserError
 
 Target = Literal["mobile", "gpu", "cpu"]
 EPS = 1e-3
@@ -127,7 +128,7 @@ def create_proxyless(
     """
     check_shape_arguments(granularity, width)
     if target not in FOUND:
-        raise ValueError(f"target={target!r} is not one of {', '.join(get_args(Target))}")
+        raise UserError(f"target={target!r} is not one of {', '.join(get_args(Target))}")
     found = FOUND[target]
     stem_channels, final_channels = scale_channels(found.stem, width), scale_channels(found.final, width)
     stem_stride = 1 if small_images else 2

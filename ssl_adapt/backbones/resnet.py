@@ -9,6 +9,7 @@ from torch import nn
 from ssl_adapt.backbones.network import CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.backbones.operations import create_conv_bn
 from ssl_adapt.backbones.resnet_blocks import BLOCKS, BlockName, Shortcut, plan_blocks
+from ssl_adapt.errors import UserError
 
 
 def create_resnet(
@@ -49,11 +50,11 @@ def create_resnet(
 
 def _check_arguments(block: str, layers: Sequence[int], width: int, shortcut: str) -> None:
     if block not in BLOCKS:
-        raise ValueError(f"block={block!r} is not one of {', '.join(BLOCKS)}")
+        raise UserError(f"block={block!r} is not one of {', '.join(BLOCKS)}")
     if shortcut not in ("A", "B"):
-        raise ValueError(f"shortcut={shortcut!r} is not one of A, B")
+        raise UserError(f"shortcut={shortcut!r} is not one of A, B")
     if not layers or min(*layers, width) < 1:
-        raise ValueError(f"layers={list(layers)} and width={width}: give at least one stage, and positive numbers")
+        raise UserError(f"layers={list(layers)} and width={width}: give at least one stage, and positive numbers")
 
 
 default_cfgs = generate_default_cfgs(

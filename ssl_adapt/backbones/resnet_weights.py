@@ -5,6 +5,8 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+from ssl_adapt.errors import UserError
+
 
 def rename_torchvision_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """A torchvision or timm ResNet's weights under this module's names, without those whose shape differs.
@@ -32,7 +34,5 @@ def load_torchvision_weights(model: nn.Module, state_dict: Mapping[str, Tensor])
     """
     fitting = rename_torchvision_weights(state_dict, model)
     if not fitting:
-        raise ValueError(
-            "none of these weights fits: give the state dict of a torchvision or timm ResNet of this depth"
-        )
+        raise UserError("none of these weights fits: give the state dict of a torchvision or timm ResNet of this depth")
     return list(model.load_state_dict(fitting, strict=False).missing_keys)

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from ssl_adapt.adaptation.cost import count_parameters
+from ssl_adapt.errors import UserError
 
 HIDDEN_STEP = 32
 
@@ -98,7 +99,7 @@ def fit_width_and_projector(
 
 def _nearest(count: Callable[[int], int], target: int, candidates: Sequence[int]) -> int:
     if not candidates:
-        raise ValueError("there are no candidates; give at least one width")
+        raise UserError("there are no candidates; give at least one width")
     above = bisect_left(candidates, target, key=count)
     return min(candidates[max(0, above - 1) : above + 1], key=lambda width: abs(count(width) - target))
 
@@ -106,7 +107,7 @@ def _nearest(count: Callable[[int], int], target: int, candidates: Sequence[int]
 def _check(fitted: FittedWidth, tolerance: int, advice: str) -> FittedWidth:
     if abs(fitted.parameters - fitted.target) > tolerance:
         chosen = f"width {fitted.channels}" + (f" with hidden {fitted.hidden}" if fitted.hidden else "")
-        raise ValueError(
+        raise UserError(
             f"no width gives {fitted.target:,} +- {tolerance:,} parameters: the nearest, {chosen}, gives "
             f"{fitted.parameters:,}; try {advice}"
         )

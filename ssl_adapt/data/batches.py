@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_adapt.data.image_set import ImageSet
+from ssl_adapt.errors import UserError
 
 
 class Batch(NamedTuple):
@@ -54,7 +55,7 @@ def iterate_batches(
             with `on_bad_image="replace"`, no other of its class can).
     """
     if batch_size < 1:
-        raise ValueError(f"data.batch_size={batch_size}: type a number of at least 1")
+        raise UserError(f"data.batch_size={batch_size}: type a number of at least 1")
     chunks = [chunk for chunk in order.split(batch_size) if len(chunk) == batch_size or (len(chunk) and not drop_last)]
     return _batches(image_set, chunks, torch.device(device), workers)
 
@@ -130,4 +131,4 @@ def _decode(image_set: ImageSet, chunks: list[Tensor], workers: int, *, pin_memo
             break
         yield batch.images
     if failure:
-        raise ValueError(failure)  # after the loop, whose end has stopped the workers
+        raise UserError(failure)  # after the loop, whose end has stopped the workers

@@ -6,7 +6,8 @@ from itertools import takewhile
 from pathlib import Path
 from typing import NamedTuple
 
-from ssl_adapt.data.image_files import ImageFiles
+from ssl_adapt.data.image_source import ImageFiles
+from ssl_adapt.errors import UserError
 
 Classes = dict[str, str | None]  # name of a file -> its class; None where it lies in no class folder
 
@@ -44,7 +45,7 @@ def find_layout(files: ImageFiles, *, held_out: tuple[str, ...] = _HELD_OUT) -> 
     if not files.names:
         others = files.all_names()
         found = f"{len(others)} other files, such as {others[0]!r}" if others else "nothing"
-        raise ValueError(
+        raise UserError(
             f"data.root={root} holds no images (found {found}): expected class folders, the same under "
             "train/ and test/ or val/, or loose images, or a tar of any of these"
         )
@@ -55,7 +56,7 @@ def find_layout(files: ImageFiles, *, held_out: tuple[str, ...] = _HELD_OUT) -> 
         groups.setdefault(folder if slash else "", []).append(name)
     present = [split for split in held_out if split in groups]
     if present and groups.keys() <= set(_HELD_OUT):
-        raise ValueError(f"data.root={root} holds {present[0]}/ but no train/: put the training images there")
+        raise UserError(f"data.root={root} holds {present[0]}/ but no train/: put the training images there")
 
     # Beside folders that are no splits, and with nothing held out, train/ is a class: of vehicles, say.
     if "train" not in groups or not (present or groups.keys() == {"train"}):
@@ -82,7 +83,7 @@ def _classes(root: Path, folder: str, names: Iterable[str]) -> Classes:
         classes[name] = label if slash else None
     loose = [name for name, label in classes.items() if label is None]
     if 0 < len(loose) < len(classes):
-        raise ValueError(
+        raise UserError(
             f"data.root={root} mixes class folders with {len(loose)} loose images ({loose[0]!r}): "
             "move these into class folders, or all images into one folder"
         )
@@ -96,26 +97,26 @@ def _held_out_classes(files: ImageFiles, folder: str, names: list[str]) -> Class
     class_of = dict(line.split("\t")[:2] for line in annotations.decode(errors="replace").splitlines() if "\t" in line)
     unknown = [name for name in names if posixpath.basename(name) not in class_of]
     if unknown:
-        raise ValueError(f"{folder}{_ANNOTATIONS} in data.root={files.root} has no line for {unknown[0]!r}: add it")
+        raise UserError(f"{folder}{_ANNOTATIONS} in data.root={files.root} has no line for {unknown[0]!r}: add it")
     return {name: class_of[posixpath.basename(name)] for name in names}
 
 
 def _check(root: Path, layout: Layout) -> None:
     train, test = layout
     if len(train) < 2:
-        raise ValueError(f"data.root={root} holds one image for training ({next(iter(train))!r}): give it at least two")
+        raise UserError(f"data.root={root} holds one image for training ({next(iter(train))!r}): give it at least two")
     if test is None:
         return
     train_labels, test_labels = set(train.values()), set(test.values())
     if (None in train_labels) != (None in test_labels):
         bare = "train" if None in train_labels else "held-out"
-        raise ValueError(
+        raise UserError(
             f"the {bare} images of data.root={root} lie in no class folders, the other ones do: "
             "give both splits the same class folders, or neither"
         )
     extra = sorted(label for label in test_labels - train_labels if label is not None)
     if extra:
-        raise ValueError(
+        raise UserError(
             f"data.root={root} has held-out images of class {extra[0]!r} but none in train/ "
             f"({len(extra)} such classes): give train/ the same class folders"
         )

@@ -11,6 +11,8 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from ssl_adapt.errors import UserError
+
 # Those of torchvision's IMG_EXTENSIONS, and GIF, which often has the name of another one. All the others that
 # Pillow knows stay closed to a file of whatever name: EPS, which starts ghostscript, above all.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
@@ -25,12 +27,12 @@ def decode_pixels(content: bytes, image_px: int) -> Tensor:
         Exception: Pillow's errors on a broken file, which are of many kinds.
     """
     if not content:
-        raise ValueError("it is empty")
+        raise UserError("it is empty")
     with _open(content) as image:
         width, height = image.size
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and width * height > limit:
-            raise ValueError(f"it has {width:,} x {height:,} pixels, more than {limit:,}")
+            raise UserError(f"it has {width:,} x {height:,} pixels, more than {limit:,}")
         return rgb_pixels(image, image_px)
 
 
@@ -51,8 +53,8 @@ def _open(content: bytes) -> Image.Image:
             try:
                 return factory(io.BytesIO(content), "")
             except (SyntaxError, IndexError, TypeError, struct.error):  # those that Image.open expects
-                raise ValueError(f"a {name} file with a damaged header") from None
-    raise ValueError("no image format")
+                raise UserError(f"a {name} file with a damaged header") from None
+    raise UserError("no image format")
 
 
 def rgb_pixels(image: Image.Image, image_px: int) -> Tensor:
@@ -75,7 +77,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
     if image.mode == "RGB":
         return image
     if image.mode == "F":
-        raise ValueError("floating-point pixels, save the picture with 8 or 16 bits a channel instead")
+        raise UserError("floating-point pixels, save the picture with 8 or 16 bits a channel instead")
     if image.mode == "I" or image.mode.startswith("I;16"):
         # Pillow's own conversion clips at 255 where it should scale.
         grey = np.asarray(image).astype(np.float64).clip(0, 65535) / 257

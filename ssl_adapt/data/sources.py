@@ -15,11 +15,12 @@ from torch import Tensor
 from torchvision.datasets import CIFAR10, CIFAR100, FashionMNIST
 
 from ssl_adapt.data.batches import epoch_order
-from ssl_adapt.data.file_images import FileImages, OnBadImage, bad_image_sentence
-from ssl_adapt.data.image_files import ImageFiles, open_image_files
+from ssl_adapt.data.image_dataset import FileImages, OnBadImage, bad_image_sentence
 from ssl_adapt.data.image_set import ArrayImages, ImageDataset, ImageSet, ImageSplits, create_image_set
+from ssl_adapt.data.image_source import ImageFiles, open_image_files
 from ssl_adapt.data.layout import Classes, find_layout
 from ssl_adapt.data_names import DATA_NAMES
+from ssl_adapt.errors import UserError
 
 # name: torchvision's dataset, and the folder below its root where it looks for its files
 _TORCHVISION: dict[str, tuple[Any, str]] = {
@@ -80,11 +81,11 @@ def load_image_splits(
     if name not in DATA_NAMES:
         near = difflib.get_close_matches(name, DATA_NAMES, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise ValueError(f"unknown data.name {name!r}; {hint}available: {', '.join(DATA_NAMES)}")
+        raise UserError(f"unknown data.name {name!r}; {hint}available: {', '.join(DATA_NAMES)}")
     if image_px < 1:
-        raise ValueError(f"image size {image_px}: type a number of pixels of at least 1")
+        raise UserError(f"image size {image_px}: type a number of pixels of at least 1")
     if on_bad_image not in get_args(OnBadImage):
-        raise ValueError(f"data.on_bad_image={on_bad_image!r}: type one of {', '.join(get_args(OnBadImage))}")
+        raise UserError(f"data.on_bad_image={on_bad_image!r}: type one of {', '.join(get_args(OnBadImage))}")
     folder = None if root is None else Path(os.path.expanduser(root))
     collection = _find_collection(name, folder, image_px, memory_limit_bytes, on_bad_image)
 
@@ -102,7 +103,7 @@ def load_image_splits(
     train = image_set(collection.train)
     if train_images is not None:
         if train_images > len(train):
-            raise ValueError(f"data.train_images={train_images} is more than the {len(train)} there are: lower it")
+            raise UserError(f"data.train_images={train_images} is more than the {len(train)} there are: lower it")
         train = train.subset(epoch_order(len(train), seed=0, epoch=0)[:train_images].sort().values)
     return ImageSplits(train, image_set(collection.test) if collection.test else None)
 
@@ -124,12 +125,12 @@ def _find_collection(
     if name == "tiny_imagenet":
         root = root or _TINY_IMAGENET_ROOT
         if not root.exists():
-            raise ValueError(
+            raise UserError(
                 f"no Tiny ImageNet in {root}: unpack {_TINY_IMAGENET_URL} so that {root}/train and "
                 f"{root}/val exist, or type data.root=FOLDER_OR_TAR where it lies"
             )
     if root is None:
-        raise ValueError("data.name=folder needs data.root=PATH, a folder of images or a tar of one")
+        raise UserError("data.name=folder needs data.root=PATH, a folder of images or a tar of one")
     held_out = ("val", "test") if name == "tiny_imagenet" else ("test", "val")  # its test/ has no labels
     return _files(open_image_files(root, memory_limit_bytes=memory_limit_bytes), image_px, on_bad_image, held_out)
 
@@ -138,7 +139,7 @@ def _files(
     files: ImageFiles, image_px: int, on_bad_image: OnBadImage, held_out: tuple[str, ...] = ("test", "val")
 ) -> _Collection:
     if files.left_out and on_bad_image == "error":
-        raise ValueError(bad_image_sentence(files, *next(iter(files.left_out.items()))))
+        raise UserError(bad_image_sentence(files, *next(iter(files.left_out.items()))))
     layout = find_layout(files, held_out=held_out)
     classes = layout.class_names
     index_of = {label: index for index, label in enumerate(classes)}
@@ -182,7 +183,7 @@ def _torchvision(name: str, root: Path, image_px: int) -> _Collection:
         with _socket_timeout(_DOWNLOAD_TIMEOUT_SEC):
             splits = [dataset_class(root, train=train, download=True) for train in (True, False)]
     except (OSError, RuntimeError, http.client.HTTPException) as error:
-        raise ValueError(
+        raise UserError(
             f"data.name={name}: {root}/{own_folder} does not hold all files of torchvision's "
             f"{dataset_class.__name__}, and the download failed ({' '.join(str(error).split())}); type "
             f"data.root=FOLDER where FOLDER/{own_folder} holds them, or where train/ and test/ hold class "

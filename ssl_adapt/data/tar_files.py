@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from ssl_adapt.errors import UserError
+
 _DECOMPRESSORS: dict[bytes, Callable[[Path], Any]] = {
     b"\x1f\x8b": gzip.open,
     b"BZh": bz2.open,
@@ -87,12 +89,12 @@ def index_tar(path: Path, *, memory_limit_bytes: int) -> TarIndex:
             elif not member.isdir():
                 left_out[name] = "it is a device or a pipe, not a file"
     except _RefusedTarError as refusal:
-        raise ValueError(f"data.root={path} {refusal}") from None
+        raise UserError(f"data.root={path} {refusal}") from None
     # A header can be wrong in more ways than tarfile has errors for: a number out of range, headers in headers.
     except Exception as error:
         # without what each kind of compression had to say
         reason = " ".join(str(error).partition(":\n")[0].split()) or type(error).__name__
-        raise ValueError(
+        raise UserError(
             f"data.root={path} is neither a folder nor a tar that can be read ({reason}): "
             "type the path of a folder of images or of a tar of one"
         ) from error

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_adapt.data import ImageSet
+from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.features import extract_features, process_share
 from ssl_adapt.processes import gather_rows, sum_all
 
@@ -40,7 +41,7 @@ def logits_accuracy(logits: Tensor, labels: Tensor) -> Accuracy:
     """
     classes, largest = logits.shape[1], int(gather_rows(labels).max())
     if largest >= classes:
-        raise ValueError(
+        raise UserError(
             f"the network gives {classes} logits and the labels reach {largest}; "
             f"create it with num_classes={largest + 1} or more"
         )
@@ -83,7 +84,7 @@ def evaluate_accuracy(
         Collective: each process evaluates its share of the images, and all get the accuracy on all.
     """
     if image_set.labels is None:
-        raise ValueError(f"the images of {image_set.name!r} have no labels; pass a set that has a class per image")
+        raise UserError(f"the images of {image_set.name!r} have no labels; pass a set that has a class per image")
     share = process_share(len(image_set))
     logits = extract_features(
         network, image_set, mean=mean, std=std, batch_size=batch_size, device=device, workers=workers, indices=share

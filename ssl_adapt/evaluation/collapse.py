@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.unit_rows import unit_rows
 
 
@@ -42,7 +43,7 @@ def rank_me(features: Tensor) -> float:
 def _checked(features: Tensor) -> Tensor:
     """The features in float64 on the CPU."""
     if features.ndim != 2 or 0 in features.shape:
-        raise ValueError(f"features have shape {tuple(features.shape)}; pass (N, D) with N and D at least 1")
+        raise UserError(f"features have shape {tuple(features.shape)}; pass (N, D) with N and D at least 1")
     if not features.isfinite().all():
-        raise ValueError("features are not finite; look for a diverged loss or a wrong normalisation of the images")
+        raise UserError("features are not finite; look for a diverged loss or a wrong normalisation of the images")
     return features.detach().to("cpu", torch.float64)

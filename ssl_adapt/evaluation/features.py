@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_adapt.data import ImageSet, iterate_batches
+from ssl_adapt.errors import UserError
 from ssl_adapt.processes import process_count, process_index
 
 
@@ -69,7 +70,7 @@ def extract_features(
         ValueError: If the set is empty or the network returns anything but (B, D).
     """
     if len(image_set) == 0:
-        raise ValueError("the set of images is empty; pass one with at least 1 image")
+        raise UserError("the set of images is empty; pass one with at least 1 image")
     order = torch.arange(len(image_set)) if indices is None else indices
     count = len(order)
     if count == 0:
@@ -82,7 +83,7 @@ def extract_features(
         for batch in batches:
             output = network(normalise(batch.images, mean, std))
             if output.shape[:1] != batch.images.shape[:1] or output.ndim != 2:
-                raise ValueError(
+                raise UserError(
                     f"the network maps images {tuple(batch.images.shape)} to {tuple(output.shape)}, "
                     "not to (B, D); pass one that pools, such as timm.create_model(..., num_classes=0)"
                 )

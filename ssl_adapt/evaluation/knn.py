@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.evaluation.search import (
     MISSING,
@@ -95,9 +96,9 @@ def evaluate_knn(
     never fill up the top-5.
     """
     if probes is not None and sharded:
-        raise ValueError(f"probes is {probes} and the bank is sharded; pass probes=None: shards are searched exactly")
+        raise UserError(f"probes is {probes} and the bank is sharded; pass probes=None: shards are searched exactly")
     if probes is not None and probes < 1:
-        raise ValueError(f"probes is {probes}; pass at least 1 list to search, or None for the exact search")
+        raise UserError(f"probes is {probes}; pass at least 1 list to search, or None for the exact search")
     bank, queries = (
         features.detach().to("cpu", torch.promote_types(features.dtype, torch.float32)) for features in (bank, queries)
     )
@@ -186,20 +187,20 @@ def _check_shares(shares: Sequence[_Share], k: int) -> None:
     """Raises ValueError unless all shares together can be evaluated."""
     for share in shares:
         if share.problem is not None:
-            raise ValueError(share.problem)
+            raise UserError(share.problem)
     bank_dims, query_dims = {share.bank[1] for share in shares}, {share.queries[1] for share in shares}
     if len(bank_dims | query_dims) > 1:
         bank_dim, query_dim = (" or ".join(map(str, sorted(dims))) for dims in (bank_dims, query_dims))
-        raise ValueError(
+        raise UserError(
             f"bank features have {bank_dim} dimensions and query features {query_dim}; "
             "extract both with the same network"
         )
     bank_count, query_count = sum(share.bank[0] for share in shares), sum(share.queries[0] for share in shares)
     if 0 in (bank_count, query_count):
         what = "query" if bank_count else "bank"
-        raise ValueError(f"{what} features have shape {(0, *bank_dims)}; pass (N, D) with N and D at least 1")
+        raise UserError(f"{what} features have shape {(0, *bank_dims)}; pass (N, D) with N and D at least 1")
     if k > bank_count:
-        raise ValueError(f"k is {k} but the bank holds {bank_count} features; set k to at most {bank_count}")
+        raise UserError(f"k is {k} but the bank holds {bank_count} features; set k to at most {bank_count}")
 
 
 def _find_problem(what: str, features: Tensor, labels: Tensor, class_count: int | None) -> str | None:

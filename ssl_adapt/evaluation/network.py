@@ -9,6 +9,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import nn
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.export import load_export
 from ssl_adapt.json_text import one_line
 
@@ -37,25 +38,23 @@ def find_network(model: str) -> str:
     if os.path.isfile(export / "config.json"):
         return f"{LOCAL}{export}"
     if recipe:
-        raise ValueError(
+        raise UserError(
             f"the run in {folder} has not been exported yet: it goes on with "
             f"accelerate launch scripts/pretrain.py recipe={recipe} run.dir={folder} run.resume=auto"
         )
     if not model.startswith(LOCAL) and timm.is_model(model):
         return model
     if os.path.isdir(folder):
-        raise ValueError(
-            f"{folder} holds neither recipe.yaml, as a run folder does, nor config.json, as an export does"
-        )
+        raise UserError(f"{folder} holds neither recipe.yaml, as a run folder does, nor config.json, as an export does")
     if os.path.exists(folder):
-        raise ValueError(f"{folder} is a file: type the folder that holds config.json and model.safetensors")
-    raise ValueError(_describe_unknown(model))
+        raise UserError(f"{folder} is a file: type the folder that holds config.json and model.safetensors")
+    raise UserError(_describe_unknown(model))
 
 
 def load_network(name: str, *, pretrained: bool) -> nn.Module:
     """The backbone without its classifier, on the CPU in evaluation mode: images (B, 3, H, W) -> (B, D).
 
-    An export folder may come from a stranger, and goes through `load_export`. What `hf-hub:` names is downloaded and
+    An export folder may be untrusted, and goes through `load_export`. What `hf-hub:` names is downloaded and
     loaded as timm does it, so type names that you trust.
 
     Args:
@@ -81,12 +80,12 @@ def input_size_px(network: nn.Module, asked_px: int | None) -> int:
     config = resolve_model_data_config(network)
     channels, height, width = config["input_size"]
     if channels != 3:
-        raise ValueError(f"this network takes images of {channels} channels; kNN is scored on RGB images")
+        raise UserError(f"this network takes images of {channels} channels; kNN is scored on RGB images")
     if asked_px is None and height != width:
-        raise ValueError(f"this network takes images of {height} x {width}; type image_px=NUMBER for square ones")
+        raise UserError(f"this network takes images of {height} x {width}; type image_px=NUMBER for square ones")
     is_fixed = getattr(network, "pretrained_cfg", {}).get("fixed_input_size", False)
     if is_fixed and asked_px not in (None, height):
-        raise ValueError(f"image_px={asked_px}: this network takes images of {height} px only; leave image_px out")
+        raise UserError(f"image_px={asked_px}: this network takes images of {height} px only; leave image_px out")
     return asked_px or int(height)
 
 
@@ -99,17 +98,17 @@ def _load_named(name: str, pretrained: bool) -> nn.Module:
     is_plain = not name.startswith(HUB)
     try:
         if is_plain and pretrained and not _has_weights(name):
-            raise ValueError("timm has no weights for it; type pretrained=false for random ones")
+            raise UserError("timm has no weights for it; type pretrained=false for random ones")
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # timm, the hub and safetensors have no common class of errors
         reason = one_line(error)
         if isinstance(error, OSError):
             instead = ", or pretrained=false for random weights" if is_plain else ""
-            raise ValueError(
+            raise UserError(
                 f"{name} is not in the cache and cannot be downloaded: connect to the network, or type "
                 f"model=FOLDER{instead} ({reason[:200]})"
             ) from error
-        raise ValueError(f"{name} cannot be loaded: {reason[:300]}") from error
+        raise UserError(f"{name} cannot be loaded: {reason[:300]}") from error
     return model
 
 

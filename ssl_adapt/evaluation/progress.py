@@ -11,7 +11,7 @@ Advance = Callable[[int], None]  # is told how many more are done
 Begin = Callable[[str, int | None], Advance]  # begins a stage: its name, and how many there are to do, where one knows
 
 
-def tell_nobody(stage: str, total: int | None) -> Advance:
+def show_nothing(stage: str, total: int | None) -> Advance:
     """A `Begin` that shows nothing."""
     return lambda count: None
 

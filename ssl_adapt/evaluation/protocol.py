@@ -4,6 +4,8 @@ import difflib
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from ssl_adapt.errors import UserError
+
 Layer = Literal["backbone", "projection"]
 Weighting = Literal["exp", "majority"]
 
@@ -29,16 +31,16 @@ class KnnProtocol:
 
     def __post_init__(self) -> None:
         if self.layer not in get_args(Layer):
-            raise ValueError(f"unknown kNN layer {self.layer!r}; choose one of: {', '.join(get_args(Layer))}")
+            raise UserError(f"unknown kNN layer {self.layer!r}; choose one of: {', '.join(get_args(Layer))}")
         if self.weighting not in get_args(Weighting):
             choices = ", ".join(get_args(Weighting))
-            raise ValueError(f"unknown kNN weighting {self.weighting!r}; choose one of: {choices}")
+            raise UserError(f"unknown kNN weighting {self.weighting!r}; choose one of: {choices}")
         if self.k < 1:
-            raise ValueError(f"kNN needs k >= 1, got {self.k}; the SimCLR protocol uses 200")
+            raise UserError(f"kNN needs k >= 1, got {self.k}; the SimCLR protocol uses 200")
         if self.weighting == "exp" and not (self.temperature is not None and self.temperature > 0):
-            raise ValueError(f"weighting 'exp' needs a temperature > 0, got {self.temperature}; SimCLR uses 0.5")
+            raise UserError(f"weighting 'exp' needs a temperature > 0, got {self.temperature}; SimCLR uses 0.5")
         if self.weighting == "majority" and self.temperature is not None:
-            raise ValueError(f"a majority vote has no temperature, got {self.temperature}; set it to None (null)")
+            raise UserError(f"a majority vote has no temperature, got {self.temperature}; set it to None (null)")
 
     @classmethod
     def preset(cls, name: str) -> "KnnProtocol":
@@ -55,7 +57,7 @@ class KnnProtocol:
         if name not in PRESETS:
             close = difflib.get_close_matches(name, PRESETS, n=1, cutoff=0.5)
             hint = f"did you mean {close[0]!r}? " if close else ""
-            raise ValueError(f"unknown kNN protocol {name!r}; {hint}available: {', '.join(PRESETS)}")
+            raise UserError(f"unknown kNN protocol {name!r}; {hint}available: {', '.join(PRESETS)}")
         return PRESETS[name]
 
     def __str__(self) -> str:

@@ -10,10 +10,11 @@ from torch import Tensor, nn
 
 from ssl_adapt.data import ImageSet, load_image_splits
 from ssl_adapt.data_names import DATA_NAMES
+from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.features import extract_features, raw_pixels
 from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
 from ssl_adapt.evaluation.network import find_network, input_size_px, load_network
-from ssl_adapt.evaluation.progress import Advance, Begin, tell_nobody
+from ssl_adapt.evaluation.progress import Advance, Begin, show_nothing
 from ssl_adapt.evaluation.protocol import KnnProtocol
 
 PIXEL_LIMIT_BYTES = 2 * 2**30  # raw pixels that would take more, as float32, are not scored
@@ -95,10 +96,10 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
     network = find_network(given["model"])
     pretrained = given.get("pretrained", True)
     if not pretrained and ":" in network:
-        raise ValueError(f"pretrained=false is for names of timm, and {given['model']} is none: leave it out")
+        raise UserError(f"pretrained=false is for names of timm, and {given['model']} is none: leave it out")
     data = given.get("data", run and run.data)
     if data is None:
-        raise ValueError(
+        raise UserError(
             f"{given['model']} is no run folder, whose recipe names the images: add data=NAME, "
             f"one of {', '.join(DATA_NAMES)}"
         )
@@ -119,7 +120,7 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
     )
 
 
-def score_model(settings: ScoreSettings, begin: Begin = tell_nobody) -> Scores:
+def score_model(settings: ScoreSettings, begin: Begin = show_nothing) -> Scores:
     """The scores of a network, of its architecture with random weights, and of raw pixels.
 
     The training images are the bank and the test images the queries, all of them, resized and not augmented,
@@ -176,14 +177,14 @@ def _create_protocol(given: Mapping[str, Any], run: RunDefaults | None) -> KnnPr
     changes = {part: given[part] for part in ("k", "temperature", "weighting") if part in given}
     weighting = changes.get("weighting", protocol.weighting)
     if weighting == "majority" and "temperature" in changes:
-        raise ValueError(
+        raise UserError(
             f"temperature={changes['temperature']:g} has no meaning for a majority vote: "
             "leave it out or add weighting=exp"
         )
     if weighting == "majority":
         changes["temperature"] = None
     elif protocol.temperature is None and "temperature" not in changes:
-        raise ValueError("weighting=exp needs a temperature here: add temperature=0.5, or another number > 0")
+        raise UserError("weighting=exp needs a temperature here: add temperature=0.5, or another number > 0")
     return replace(protocol, **changes)
 
 
@@ -191,9 +192,9 @@ def _find_probes(given: Mapping[str, Any]) -> int | None:
     """How many lists are searched; None in an exact search."""
     probes: int | None = given.get("probes")
     if given.get("search", "exact") == "exact" and probes is not None:
-        raise ValueError(f"probes={probes} has no meaning for the exact search: leave it out or add search=ivf")
+        raise UserError(f"probes={probes} has no meaning for the exact search: leave it out or add search=ivf")
     if "probes" not in given and given.get("search") == "ivf":
-        raise ValueError("search=ivf needs the number of lists to search: add probes=32, or more for a better recall")
+        raise UserError("search=ivf needs the number of lists to search: add probes=32, or more for a better recall")
     return probes
 
 
@@ -202,7 +203,7 @@ def _create_device(name: str) -> torch.device:
         torch.zeros(1, device=name).cpu()  # fails for a name that is none and for hardware that is not there
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:100]
-        raise ValueError(f"device={name} does not work here ({reason}); type device=cpu") from error
+        raise UserError(f"device={name} does not work here ({reason}); type device=cpu") from error
     return torch.device(name)
 
 
@@ -215,17 +216,17 @@ def _load_labelled(settings: ScoreSettings, image_px: int) -> tuple[ImageSet, Im
     except ValueError as error:
         # the loader speaks of the keys of a recipe
         message = str(error).replace("data.name", "data").replace("data.root", "root")
-        raise ValueError(message) from error
+        raise UserError(message) from error
     where = f"data={settings.data}" + (f" root={settings.root}" if settings.root else "")
     if train.labels is None:
-        raise ValueError(
+        raise UserError(
             f"{where} has no labels, and kNN needs them: give images in one folder for each class, "
             "under train/ and test/"
         )
     if test is None:
-        raise ValueError(f"{where} has no test images, and kNN needs them: put their class folders under test/ or val/")
+        raise UserError(f"{where} has no test images, and kNN needs them: put their class folders under test/ or val/")
     if settings.protocol.k > len(train):
-        raise ValueError(
+        raise UserError(
             f"k={settings.protocol.k} is more than the {len(train)} training images: type k={len(train)} or less"
         )
     return train, test

@@ -1,4 +1,4 @@
-"""Export folders and architectures from strangers, checked before timm reads a weight or takes memory for one."""
+"""Export folders and architectures that are untrusted, checked before timm reads a weight or takes memory for one."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -13,6 +13,7 @@ from torch.nn.modules.module import register_module_module_registration_hook
 
 from ssl_adapt.backbones.adaptable import NAME as ADAPTABLE
 from ssl_adapt.backbones.genotypes import GENOTYPES
+from ssl_adapt.errors import UserError
 from ssl_adapt.json_text import one_line, read_json, read_text, shown
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -96,10 +97,10 @@ def check_export(folder: Path) -> None:
     _check_values(config, _CONFIG_RULES, CONFIG)
     for key in ("architecture", "pretrained_cfg"):
         if config.get(key) is None:
-            raise ValueError(f"{CONFIG} has no {key}: write the folder with export_timm")
+            raise UserError(f"{CONFIG} has no {key}: write the folder with export_timm")
     _check_values(config["pretrained_cfg"], _CFG_RULES, f"{CONFIG}'s pretrained_cfg")
     if "model_args" in config and config["model_args"] is None:
-        raise ValueError(f"{CONFIG}'s model_args is null, expected a mapping")
+        raise UserError(f"{CONFIG}'s model_args is null, expected a mapping")
     check_arguments(config["architecture"], config.get("model_args", {}))
     _compare(_read_header(folder / WEIGHTS), build_on_meta(f"local-dir:{folder}", {}).state_dict())
 
@@ -111,20 +112,20 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
         ValueError: naming the network or the argument.
     """
     if not timm.is_model(name):
-        raise ValueError(f"there is no network {shown(name)} in timm or here: give a plain name of timm.list_models()")
+        raise UserError(f"there is no network {shown(name)} in timm or here: give a plain name of timm.list_models()")
     for key in REFUSED_ARGUMENTS:
         if key in arguments:
-            raise ValueError(f"model_args has {key!r}, which makes timm read other files or take memory: take it out")
+            raise UserError(f"model_args has {key!r}, which makes timm read other files or take memory: take it out")
     genotype = arguments.get("genotype")
     if isinstance(genotype, str) and genotype not in GENOTYPES:
-        raise ValueError(
+        raise UserError(
             f"model_args has the genotype {shown(genotype)}: give its edges, or one of {', '.join(GENOTYPES)}"
         )
     _check_amount(arguments)
     if name == ADAPTABLE:
         base, base_args = arguments.get("base"), arguments.get("base_args")
         if not isinstance(base, str) or base == ADAPTABLE or not isinstance(base_args, Mapping):
-            raise ValueError(f"{ADAPTABLE} needs the name 'base' of a network of timm and the mapping 'base_args'")
+            raise UserError(f"{ADAPTABLE} needs the name 'base' of a network of timm and the mapping 'base_args'")
         check_arguments(base, base_args)
 
 
@@ -140,21 +141,21 @@ def build_on_meta(name: str, arguments: Mapping[str, Any]) -> nn.Module:
         nonlocal count
         count += 1
         if count > MAX_MODULES:
-            raise ValueError(f"it has more than {MAX_MODULES:,} modules, the most that is built")
+            raise UserError(f"it has more than {MAX_MODULES:,} modules, the most that is built")
 
     hook = register_module_module_registration_hook(count_module)
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
     except Exception as error:  # whatever arguments that do not fit cause in any of timm's networks
-        raise ValueError(
+        raise UserError(
             f"this network can't be built: {' '.join(str(error).split()) or type(error).__name__}"
         ) from None
     finally:
         hook.remove()
     parameters = sum(parameter.numel() for parameter in network.parameters())
     if parameters > MAX_PARAMETERS:
-        raise ValueError(f"this network has {parameters:,} parameters, and at most {MAX_PARAMETERS:,} are built")
+        raise UserError(f"this network has {parameters:,} parameters, and at most {MAX_PARAMETERS:,} are built")
     return network
 
 
@@ -166,36 +167,36 @@ def check_finite(network: nn.Module) -> None:
     """
     wrong = [name for name, value in network.state_dict().items() if not value.isfinite().all()]
     if wrong:
-        raise ValueError(f"the weight {wrong[0]!r} is not finite ({len(wrong)} in all): train or export it again")
+        raise UserError(f"the weight {wrong[0]!r} is not finite ({len(wrong)} in all): train or export it again")
 
 
 def _check_files(folder: Path) -> None:
     if not os.path.isdir(folder):
-        raise ValueError("there is no such folder")
+        raise UserError("there is no such folder")
     root = os.path.realpath(folder)
     names = sorted(os.listdir(folder))
     for name in names:
         path = folder / name
         if path.is_symlink() and os.path.dirname(os.path.realpath(path)) != root:
-            raise ValueError(f"{shown(name)} is a link out of the folder: put the file itself there")
+            raise UserError(f"{shown(name)} is a link out of the folder: put the file itself there")
     if WEIGHTS in names:
         return
     pickles = [name for name in names if name.lower().endswith(PICKLES)]
     if pickles:
-        raise ValueError(
+        raise UserError(
             f"its weights are in {shown(pickles[0])}, which can run code when it is read: ask for {WEIGHTS}"
         )
-    raise ValueError(f"it has no {WEIGHTS}: write the folder with export_timm")
+    raise UserError(f"it has no {WEIGHTS}: write the folder with export_timm")
 
 
 def _check_values(values: Any, rules: Mapping[str, _Rule], what: str) -> None:
     if not isinstance(values, dict):
-        raise ValueError(f"{what} is {shown(values)}, expected a mapping")
+        raise UserError(f"{what} is {shown(values)}, expected a mapping")
     for key, value in values.items():
         if key not in rules:
-            raise ValueError(f"{what} has the unknown key {shown(key)}: take it out")
+            raise UserError(f"{what} has the unknown key {shown(key)}: take it out")
         if value is not None and not rules[key].holds(value):
-            raise ValueError(f"{what} has {key}: {shown(value)}, expected {rules[key].expected}")
+            raise UserError(f"{what} has {key}: {shown(value)}, expected {rules[key].expected}")
 
 
 def _check_amount(arguments: Mapping[str, Any]) -> None:
@@ -205,28 +206,28 @@ def _check_amount(arguments: Mapping[str, Any]) -> None:
     while values:
         value = values.pop()
         if isinstance(value, list | tuple) and len(value) > MAX_LIST:
-            raise ValueError(f"model_args has a list of {len(value):,} entries, and at most {MAX_LIST:,} are taken")
+            raise UserError(f"model_args has a list of {len(value):,} entries, and at most {MAX_LIST:,} are taken")
         if isinstance(value, Mapping | list | tuple):
             values += value.values() if isinstance(value, Mapping) else value
         total += abs(value) if isinstance(value, int) else 0
     if total > MAX_SUM:
-        raise ValueError(f"the integers in model_args add up to {shown(total)}, more than the {MAX_SUM} that is built")
+        raise UserError(f"the integers in model_args add up to {shown(total)}, more than the {MAX_SUM} that is built")
 
 
 def _read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of each tensor in the file, by its name."""
     if not path.is_file():
-        raise ValueError(f"{WEIGHTS} is not a regular file")
+        raise UserError(f"{WEIGHTS} is not a regular file")
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
     if header_bytes > MAX_HEADER_BYTES:
-        raise ValueError(f"{WEIGHTS} is damaged: its header would have {header_bytes:,} bytes")
+        raise UserError(f"{WEIGHTS} is damaged: its header would have {header_bytes:,} bytes")
     try:
         with safe_open(path, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 (it has no __iter__)
             return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except SafetensorError as error:
-        raise ValueError(f"{WEIGHTS} is damaged ({one_line(error)})") from None
+        raise UserError(f"{WEIGHTS} is damaged ({one_line(error)})") from None
 
 
 def _compare(found: Mapping[str, tuple[str, tuple[int, ...]]], expected: Mapping[str, Tensor]) -> None:
@@ -243,7 +244,7 @@ def _compare(found: Mapping[str, tuple[str, tuple[int, ...]]], expected: Mapping
     else:
         return
     counts = f"{len(missing)} missing, {len(unexpected)} too many, {len(wrong)} of another shape or type"
-    raise ValueError(f"{WEIGHTS} does not fit {CONFIG}: {first} ({counts})")
+    raise UserError(f"{WEIGHTS} does not fit {CONFIG}: {first} ({counts})")
 
 
 def _fits(dtype: str, shape: tuple[int, ...], tensor: Tensor) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ssl_adapt.adaptation.architecture import Architecture, model_args, model_name
 from ssl_adapt.adaptation.edge import Adaptable
 from ssl_adapt.backbones.network import CellNetwork
+from ssl_adapt.errors import UserError
 from ssl_adapt.export.check import CONFIG, REFUSED_ARGUMENTS, WEIGHTS, check_export, check_finite
 from ssl_adapt.json_text import check_plain, one_line
 
@@ -42,10 +43,10 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
         RuntimeError: if the weights or the output after loading are not the same to the bit.
     """
     if not getattr(model, "pretrained_cfg", None):
-        raise ValueError(f"{type(model).__name__} was not built by timm.create_model, so it can't be loaded by it")
+        raise UserError(f"{type(model).__name__} was not built by timm.create_model, so it can't be loaded by it")
     target = Path(folder).expanduser().resolve()
     if target.exists() and not (target.is_dir() and {path.name for path in target.iterdir()} <= {CONFIG, WEIGHTS}):
-        raise ValueError(f"{folder} holds something else than an export: choose another folder, or empty it")
+        raise UserError(f"{folder} holds something else than an export: choose another folder, or empty it")
     network: Any = deepcopy(model).to("cpu", torch.float32).eval()  # Any: timm's contract is not in nn.Module
     if isinstance(network, CellNetwork):
         network.remove_auxiliary()
@@ -59,7 +60,7 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
     state = network.state_dict()
     for name, value in state.items():
         if not isinstance(value, Tensor):
-            raise ValueError(f"its state {name!r} is a {type(value).__name__}, and an export holds tensors alone")
+            raise UserError(f"its state {name!r} is a {type(value).__name__}, and an export holds tensors alone")
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
     try:
@@ -78,7 +79,7 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
 def load_export(folder: str | Path, *, pretrained: bool = True, **arguments: Any) -> nn.Module:
     """The network that an export describes, with its weights, as `timm.create_model("local-dir:FOLDER")` gives it.
 
-    The folder may come from a stranger: before timm sees it, everything in `config.json` is checked, and the names,
+    The folder may be untrusted: before timm sees it, everything in `config.json` is checked, and the names,
     shapes and types of the weights against the network, which is built without memory for that. Only JSON and
     safetensors are read, and only from the folder.
 
@@ -94,7 +95,7 @@ def load_export(folder: str | Path, *, pretrained: bool = True, **arguments: Any
     try:
         return _load(Path(os.path.expanduser(folder)), pretrained, arguments)
     except Exception as error:  # timm and safetensors have no common class of errors
-        raise ValueError(f"{folder} cannot be loaded: {one_line(error)[:300]}") from error
+        raise UserError(f"{folder} cannot be loaded: {one_line(error)[:300]}") from error
 
 
 def _load(folder: Path, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
@@ -126,7 +127,7 @@ def _check(network: Any, config: Mapping[str, Any], folder: Path) -> None:
     except Exception as error:  # as in load_export
         hint = "" if config["model_args"] else "; if arguments built it, give them as extra_args"
         reason = f"{one_line(error)[:300]}{hint}"
-        raise ValueError(f"{config['architecture']} could not be loaded again: {reason}") from error
+        raise UserError(f"{config['architecture']} could not be loaded again: {reason}") from error
     found = loaded.state_dict()
     changed = [name for name, tensor in network.state_dict().items() if not torch.equal(tensor, found[name])]
     if changed:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_adapt.data import Batch
+from ssl_adapt.errors import UserError
 
 Judge = Literal["kNN", "accuracy"]
 MakeViews = Callable[[Tensor], list[Tensor]]  # uint8 images (B, 3, H, W) -> the views of each, such as `views.Views`
@@ -125,7 +126,7 @@ def feature_width(backbone: nn.Module) -> int:
     """
     model: Any = backbone  # timm's contract is not in nn.Module
     if model.num_classes:
-        raise ValueError(f"the backbone has a classifier for {model.num_classes} classes: create it with num_classes=0")
+        raise UserError(f"the backbone has a classifier for {model.num_classes} classes: create it with num_classes=0")
     return int(getattr(model, "head_hidden_size", model.num_features))  # some heads have a layer before the classifier
 
 

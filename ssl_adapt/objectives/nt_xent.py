@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.processes import gather_rows, process_count, process_index, row_counts
 from ssl_adapt.unit_rows import unit_rows
 
@@ -47,12 +48,12 @@ def nt_xent(proj_a: Tensor, proj_b: Tensor, *, temperature: float) -> Tensor:
     Source: SimCLR (Chen et al. 2020), eq. 1.
     """
     if proj_a.shape != proj_b.shape or proj_a.ndim != 2:
-        raise ValueError(
+        raise UserError(
             f"projections have shapes {tuple(proj_a.shape)} and {tuple(proj_b.shape)}; "
             "pass two of the same shape (B, D)"
         )
     if not temperature > 0:
-        raise ValueError(f"temperature must be positive, got {temperature}; SimCLR uses 0.5 on CIFAR-10")
+        raise UserError(f"temperature must be positive, got {temperature}; SimCLR uses 0.5 on CIFAR-10")
     return nt_xent_by_blocks(proj_a, proj_b, temperature, BLOCK_ROWS)
 
 
@@ -61,7 +62,7 @@ def nt_xent_by_blocks(proj_a: Tensor, proj_b: Tensor, temperature: float, block_
     counts = row_counts(len(proj_a))
     pairs, start, everyone = len(proj_a), sum(counts[: process_index()]), sum(counts)
     if everyone < 2:
-        raise ValueError(f"NT-Xent got {everyone} pair(s) and so no negatives; pass a batch of at least 2 images")
+        raise UserError(f"NT-Xent got {everyone} pair(s) and so no negatives; pass a batch of at least 2 images")
 
     with torch.autocast(proj_a.device.type, enabled=False):
         rows = unit_rows(torch.cat([proj_a, proj_b])) * temperature**-0.5
@@ -126,7 +127,7 @@ class _LossOfAnchors(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         # torch's once_differentiable is silent, and the second derivative wrong, where `gradient` is a constant.
         if torch.is_grad_enabled():
-            raise ValueError("create_graph=True: NT-Xent has no second derivative at this size; leave it out")
+            raise UserError("create_graph=True: NT-Xent has no second derivative at this size; leave it out")
         anchors, others, positives, negatives = ctx.saved_tensors
         across = anchors if others is None else others
         anchors_gradient = torch.zeros_like(anchors)

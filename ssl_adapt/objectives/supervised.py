@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import Beta
 
 from ssl_adapt.data import Batch
+from ssl_adapt.errors import UserError
 from ssl_adapt.objectives.base import Judge, MakeViews, Objective, outside_autocast
 
 
@@ -69,7 +70,7 @@ class Supervised(Objective):
         ]
         for name, value, meaning, holds in rules:
             if not holds:
-                raise ValueError(f"{name} must be {meaning}, got {value!r}")
+                raise UserError(f"{name} must be {meaning}, got {value!r}")
         self.network = ClassifierNetwork(backbone)
         self.make_views = views
         self.label_smoothing = label_smoothing
@@ -101,7 +102,7 @@ class Supervised(Objective):
         Source: mixup (Zhang et al. 2018), eq. 1; the pairing by mirroring the batch is timm.data.Mixup's.
         """
         if labels.shape != images.shape[:1] or labels.dtype != torch.int64 or not images.is_floating_point():
-            raise ValueError(
+            raise UserError(
                 f"got images {tuple(images.shape)} of {images.dtype} and labels {tuple(labels.shape)} of "
                 f"{labels.dtype}; pass float images (B, C, H, W) and int64 labels (B,)"
             )
@@ -135,7 +136,7 @@ class Supervised(Objective):
     def _cross_entropy(self, logits: Tensor, targets: Tensor) -> Tensor:
         expected = (len(targets), self.num_classes)
         if logits.shape != expected:
-            raise ValueError(
+            raise UserError(
                 f"the network gives logits {tuple(logits.shape)} where {expected} belong; "
                 f"create it with num_classes={self.num_classes}"
             )

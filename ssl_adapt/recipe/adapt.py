@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import Betas, EdgeChoices, Length, LengthOrZero, Number, Positive, PositiveOrZero, Text
 
@@ -63,18 +64,18 @@ class AdaptSection(Section):
     @model_validator(mode="after")
     def _choices_need_full(self) -> AdaptSection:
         if self.choices is not None and self.sharing != "full":
-            raise ValueError("adapt.choices are those of single edges: set adapt.sharing=full")
+            raise UserError("adapt.choices are those of single edges: set adapt.sharing=full")
         return self
 
     @model_validator(mode="after")
     def _annealing_has_epochs(self) -> AdaptSection:
         if self.mode == "hard" and self.anneal_epochs > 0:
-            raise ValueError(
+            raise UserError(
                 f"adapt.anneal_epochs={self.anneal_epochs} has no meaning for adapt.mode=hard: "
                 "set adapt.anneal_epochs=0 or adapt.mode=anneal"
             )
         if self.mode == "anneal" and self.anneal_epochs == 0:
-            raise ValueError(
+            raise UserError(
                 "adapt.mode=anneal needs epochs to anneal in: set adapt.anneal_epochs=1 or more, or adapt.mode=hard"
             )
         return self

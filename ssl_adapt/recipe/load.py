@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.json_text import read_text
 from ssl_adapt.recipe.keys import did_you_mean, find_key, schema_keys, shown
 from ssl_adapt.recipe.schema import Recipe
@@ -61,13 +62,13 @@ def load_recipe(source: str | Sequence[str], values: Mapping[str, Any] | None = 
         lines = [_sentence(details, found, source) for details in problems[:_MAX_PROBLEMS]]
         if len(problems) > _MAX_PROBLEMS:
             lines.append(f"there are {len(problems) - _MAX_PROBLEMS:,} more problems: correct these first")
-        raise ValueError("\n".join(dict.fromkeys(lines))) from None
+        raise UserError("\n".join(dict.fromkeys(lines))) from None
 
 
 def _check_keys(values: Mapping[str, Any]) -> None:
     problems = [_unknown_key(key) for key in values if find_key(key) is None]
     if problems:
-        raise ValueError("\n".join(problems))
+        raise UserError("\n".join(problems))
 
 
 def _as_yaml(value: Any) -> Any:
@@ -113,7 +114,7 @@ def _split_arguments(arguments: Sequence[str]) -> dict[str, str]:
     if not any(argument.startswith("recipe=") for argument in arguments):
         problems.append(f"no recipe given: add recipe=NAME or recipe=PATH; available: {_available()}")
     if problems:
-        raise ValueError("\n".join(dict.fromkeys(problems)))
+        raise UserError("\n".join(dict.fromkeys(problems)))
     return texts
 
 
@@ -126,7 +127,7 @@ def _parse_overrides(texts: dict[str, str]) -> dict[str, Any]:
         except ValueError as error:
             problems.append(f"{key}: {shown(text)} is not a YAML value: {error}; quotes make it text: {key}=\"'...'\"")
     if problems:
-        raise ValueError("\n".join(problems))
+        raise UserError("\n".join(problems))
     return values
 
 
@@ -140,10 +141,10 @@ def _recipe_path(source: str) -> Path:
     if os.path.exists(path):
         inside = path / "recipe.yaml"
         instead = f"recipe={inside}" if os.path.isfile(inside) else "recipe=NAME or the path of a YAML file"
-        raise ValueError(f"recipe {source!r} is not a regular file: type {instead}")
+        raise UserError(f"recipe {source!r} is not a regular file: type {instead}")
     is_path = path.suffix in (".yaml", ".yml") or len(path.parts) > 1
     what = "recipe file not found:" if is_path else "unknown recipe"
-    raise ValueError(f"{what} {source!r}{did_you_mean(path.stem, recipes) or ';'} available: {_available()}")
+    raise UserError(f"{what} {source!r}{did_you_mean(path.stem, recipes) or ';'} available: {_available()}")
 
 
 def _read_recipe(path: Path) -> dict[str, Any]:
@@ -152,9 +153,9 @@ def _read_recipe(path: Path) -> dict[str, Any]:
     try:
         values = parse_yaml(text)
     except ValueError as error:
-        raise ValueError(f"recipe file {name} is not valid YAML: {error}") from None
+        raise UserError(f"recipe file {name} is not valid YAML: {error}") from None
     if not isinstance(values, dict):
-        raise ValueError(f"recipe file {name} must hold 'key: value' lines, got {shown(values)}")
+        raise UserError(f"recipe file {name} must hold 'key: value' lines, got {shown(values)}")
     return values
 
 
@@ -172,7 +173,7 @@ def _override(values: dict[str, Any], name: str, value: Any, source: str) -> Non
                     " (the original network); take a recipe that adapts, such as quickstart, "
                     "or give all keys at once: adapt='{sharing: full, epochs: 10, ...}'"
                 )
-            raise ValueError(message)
+            raise UserError(message)
         section = inner
     section[leaf] = value
 

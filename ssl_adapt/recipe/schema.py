@@ -9,6 +9,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from ssl_adapt.data_names import DataName
+from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.adapt import AdaptSection
 from ssl_adapt.recipe.objective import ObjectiveSection, SupervisedSection
 from ssl_adapt.recipe.section import Section
@@ -78,7 +79,7 @@ class DataSection(Section):
     @model_validator(mode="after")
     def _folder_needs_root(self) -> DataSection:
         if self.name == "folder" and self.root is None:
-            raise ValueError("data.name=folder needs to know where the images are: add data.root=PATH")
+            raise UserError("data.name=folder needs to know where the images are: add data.root=PATH")
         return self
 
 
@@ -132,9 +133,9 @@ class TrainSection(Section):
     @model_validator(mode="after")
     def _momentum_only_with_sgd(self) -> TrainSection:
         if self.optimizer == "sgd" and self.momentum is None:
-            raise ValueError("train.optimizer=sgd needs a momentum: add train.momentum=0.9, or 0 for none")
+            raise UserError("train.optimizer=sgd needs a momentum: add train.momentum=0.9, or 0 for none")
         if self.optimizer != "sgd" and self.momentum is not None:
-            raise ValueError(
+            raise UserError(
                 f"train.momentum={self.momentum} has no meaning for train.optimizer={self.optimizer}: "
                 "set train.momentum=null or train.optimizer=sgd"
             )
@@ -202,7 +203,7 @@ class Recipe(Section):
                 f"set it to {epochs} or less, or to null"
             )
         if problems:
-            raise ValueError("\n".join(problems))
+            raise UserError("\n".join(problems))
         return self
 
     def _sections_that_do_not_fit(self) -> list[str]:

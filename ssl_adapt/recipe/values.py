@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from ssl_adapt.errors import UserError
+
 
 @dataclass(frozen=True)
 class Expected:
@@ -23,7 +25,7 @@ def _list_to_tuple(value: object) -> object:
 
 def _ascending(pair: tuple[float, float]) -> tuple[float, float]:
     if pair[0] > pair[1]:
-        raise ValueError("not ascending")
+        raise UserError("not ascending")
     return pair
 
 
@@ -40,7 +42,7 @@ def _is_plain(value: object) -> bool:
 
 def _plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     if not _is_plain(arguments):
-        raise ValueError("not plain")
+        raise UserError("not plain")
     return arguments
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from ssl_adapt.errors import UserError
+
 MAX_DEPTH = 32
 _MAX_PROBLEM = 200  # characters: PyYAML's sentences may hold a whole line of the file
 _RESOLVERS = (
@@ -104,11 +106,11 @@ def parse_yaml(text: str) -> Any:
         mark = error.problem_mark
         place = f" (line {mark.line + 1}, column {mark.column + 1})" if mark is not None else ""
         problem = " ".join((error.problem or "not complete").split())
-        raise ValueError(f"{problem[:_MAX_PROBLEM]}{place}") from None
+        raise UserError(f"{problem[:_MAX_PROBLEM]}{place}") from None
     except yaml.reader.ReaderError as error:
-        raise ValueError(f"{error.reason} (at position {error.position})") from None
+        raise UserError(f"{error.reason} (at position {error.position})") from None
     except (ValueError, OverflowError):  # of int() and chr()
-        raise ValueError(
+        raise UserError(
             "an integer has more than 4,300 digits, or an escape such as \\U00110000 is no character"
         ) from None
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs
 from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, Kind
+from ssl_adapt.errors import UserError
 from ssl_adapt.report.drawings import draw_cells
 
 
@@ -21,7 +22,7 @@ def draw_comparison(before: nn.Module, after: nn.Module, paths: Sequence[Path], 
     """
     old, new = as_they_are(before), as_they_are(after)
     if missing := {spec.name for spec in old} ^ {spec.name for spec in new}:
-        raise ValueError(f"the two networks have not the same edges ({min(missing)!r} is in one alone): name two alike")
+        raise UserError(f"the two networks have not the same edges ({min(missing)!r} is in one alone): name two alike")
     now = {spec.name: spec for spec in new}
     choices: dict[str, Choice] = {}
     for spec in old:
@@ -29,7 +30,7 @@ def draw_comparison(before: nn.Module, after: nn.Module, paths: Sequence[Path], 
         if other.operation == spec.operation:
             continue
         if other.kind not in CHOICES:
-            raise ValueError(
+            raise UserError(
                 f"edge {spec.name!r} is {spec.operation} before and {other.operation} after: "
                 "an adapted edge is none, the identity, or what it was"
             )

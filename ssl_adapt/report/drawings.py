@@ -14,6 +14,7 @@ from matplotlib.transforms import Affine2D
 
 from ssl_adapt.adaptation.architecture import Architecture
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec
+from ssl_adapt.errors import UserError
 from ssl_adapt.report.cell_layout import (
     BOX_HEIGHT,
     HEAD,
@@ -54,9 +55,9 @@ def draw_cells(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice], path: s
     """
     path = Path(path)
     if path.suffix not in SUFFIXES:
-        raise ValueError(f"a drawing is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, got {path}")
+        raise UserError(f"a drawing is a {', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file, got {path}")
     if not specs:
-        raise ValueError("there is nothing to draw: the list of edges is empty")
+        raise UserError("there is nothing to draw: the list of edges is empty")
     kinds = _distinct_cells(specs, choices)
     labels = {spec.name: change_label(spec, choices.get(spec.name, "original")) for spec in specs}
     layouts = [lay_out_cell(kind.specs, labels) for kind in kinds]

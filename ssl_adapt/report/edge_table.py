@@ -16,6 +16,7 @@ from ssl_adapt.adaptation.architecture import Architecture, edge_specs, model_na
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec, Zero
 from ssl_adapt.adaptation.sharing import group_name
+from ssl_adapt.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -92,7 +93,7 @@ def describe_network(model: nn.Module, image_px: int) -> NetworkTable:
         macs = count_macs(network, image)
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"{model_name(model)} can't take RGB images of image_px={image_px}: {reason}") from None
+        raise UserError(f"{model_name(model)} can't take RGB images of image_px={image_px}: {reason}") from None
     computed = set(_flows(network, specs, image))  # an edge to a node that nothing reads is not
     for spec in specs:
         module = network.get_submodule(spec.name)

@@ -14,6 +14,7 @@ from ssl_adapt.adaptation.architecture import Architecture
 from ssl_adapt.adaptation.edge import Adaptable
 from ssl_adapt.backbones.adaptable import NAME as ADAPTABLE
 from ssl_adapt.backbones.adaptable import adaptable
+from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.network import LOCAL, find_network, input_size_px, load_network
 from ssl_adapt.export.check import build_on_meta, check_arguments
 from ssl_adapt.json_text import read_text
@@ -36,7 +37,7 @@ def load_for_inspection(given: Mapping[str, Any]) -> tuple[nn.Module, int]:
     if not isinstance(model, Adaptable):
         model = adaptable(model, given.get("edges"), model_args=given.get("args"))
     elif "edges" in given:
-        raise ValueError(f"edges={given['edges']}: {given['model']} declares its own edges; leave it out")
+        raise UserError(f"edges={given['edges']}: {given['model']} declares its own edges; leave it out")
     return model, input_size_px(model, given.get("image_px"))
 
 
@@ -66,7 +67,7 @@ def _load_architecture(path: Path) -> nn.Module:
         build_on_meta(architecture.model, arguments)
         return _create(architecture.model, arguments)
     except (ValueError, RuntimeError) as error:  # torch raises RuntimeError where memory is short
-        raise ValueError(f"{path}: {error}; type the architecture.json of a run, or a folder") from None
+        raise UserError(f"{path}: {error}; type the architecture.json of a run, or a folder") from None
 
 
 def _load_by_name(name: str, given: Mapping[str, Any]) -> nn.Module:
@@ -76,7 +77,7 @@ def _load_by_name(name: str, given: Mapping[str, Any]) -> nn.Module:
     try:
         return _create(name, given.get("args", {}))
     except (RuntimeError, TypeError) as error:
-        raise ValueError(f"model={name} with args={given.get('args')}: {error}") from None
+        raise UserError(f"model={name} with args={given.get('args')}: {error}") from None
 
 
 def _create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -88,4 +89,4 @@ def _create(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 def _refuse_arguments(given: Mapping[str, Any]) -> None:
     if "args" in given:
-        raise ValueError("args is for names of timm; a folder or file knows its own arguments: leave it out")
+        raise UserError("args is for names of timm; a folder or file knows its own arguments: leave it out")

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_adapt.arguments import NEW_FILE, TEXT, Key, Kind, read_arguments, whole_number
+from ssl_adapt.errors import UserError
 from ssl_adapt.json_text import read_json
 
 SUFFIXES = (".svg", ".png", ".pdf")  # of drawings
@@ -65,5 +66,5 @@ def read_report_arguments(arguments: Sequence[str]) -> dict[str, Any]:
     given = read_arguments(arguments, REPORT_KEYS)
     for together in (("before", "after", "drawing"), ("theta", "plot")):
         if missing := [key for key in together if key not in given and any(other in given for other in together)]:
-            raise ValueError(f"{missing[0]} is missing: add {missing[0]}=VALUE, {REPORT_KEYS[missing[0]].meaning}")
+            raise UserError(f"{missing[0]} is missing: add {missing[0]}=VALUE, {REPORT_KEYS[missing[0]].meaning}")
     return given

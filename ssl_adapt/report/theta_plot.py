@@ -10,6 +10,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from ssl_adapt.adaptation.architecture import edge_specs
+from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.report.drawings import CHANGED
 from ssl_adapt.training.objective import create_backbone
@@ -29,12 +30,12 @@ def draw_theta(run: Path, paths: Sequence[Path]) -> int:
     """
     path = run / "metrics.jsonl"
     if not path.is_file():
-        raise ValueError(f"theta={run}: there is no metrics.jsonl in it; name the folder of a run")
+        raise UserError(f"theta={run}: there is no metrics.jsonl in it; name the folder of a run")
     events = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
     points = {event["step"]: event["theta"] for event in events if event["event"] in ("theta", "fix")}
     recipe = load_recipe([f"recipe={run / 'recipe.yaml'}"])
     if not points or recipe.adapt is None:
-        raise ValueError(f"theta={run}: the architecture of this run did not adapt; name one with an `adapt` section")
+        raise UserError(f"theta={run}: the architecture of this run did not adapt; name one with an `adapt` section")
     fix = next((event for event in events if event["event"] == "fix"), None)
     changed = fix["changed"] if fix else {}
     with torch.device("meta"):

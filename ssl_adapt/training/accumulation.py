@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import process_count, sum_all
-from ssl_adapt.training.checkpoint import random_state, set_random_state
+from ssl_adapt.runs.checkpoint import random_state, set_random_state
 
 
 def backward_in_parts(

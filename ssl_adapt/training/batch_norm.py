@@ -6,6 +6,7 @@ import torch
 from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.processes import process_count, sum_with_gradient
 
 
@@ -55,7 +56,7 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Modul
         if not isinstance(module, nn.modules.batchnorm._BatchNorm):
             continue
         if type(module).forward is not nn.modules.batchnorm._BatchNorm.forward:
-            raise ValueError(
+            raise UserError(
                 f"train.sync_batchnorm=true: on CPUs {type(module).__name__} ('{name}') can't be synchronised; "
                 "set train.sync_batchnorm=false"
             )

@@ -9,14 +9,15 @@ from torch import nn
 from ssl_adapt.adaptation.adaptation import EdgeState
 from ssl_adapt.adaptation.cost import count_parameters
 from ssl_adapt.data import ImageSet, epoch_order
+from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import AccuracyMonitor, Evaluation, FeatureMonitor, Monitor
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import gather_objects
 from ssl_adapt.recipe import KnnSection, Recipe
+from ssl_adapt.runs.folder import RunFolder
+from ssl_adapt.runs.log import RunLog, short_time
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.plan import macs_of, plain_cost
-from ssl_adapt.training.run_folder import RunFolder
-from ssl_adapt.training.run_log import RunLog, short_time
 from ssl_adapt.training.schedules import Stages
 
 TRIAL_IMAGES = 128  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
@@ -55,7 +56,7 @@ def create_monitor(
     if knn is None:
         return AccuracyMonitor(train_set, queries, data.mean, data.std, 500, device, data.workers, sampled_from)
     if queries is not None and knn.k > len(train_set):
-        raise ValueError(f"knn.k={knn.k} is more than the {len(train_set)} training images: lower knn.k")
+        raise UserError(f"knn.k={knn.k} is more than the {len(train_set)} training images: lower knn.k")
     protocol = create_protocol(knn)
     return FeatureMonitor(train_set, queries, protocol, data.mean, data.std, 500, device, data.workers, sampled_from)
 
@@ -66,7 +67,7 @@ def create_protocol(knn: KnnSection) -> KnnProtocol:
     return KnnProtocol(layer=knn.layer, k=knn.k, temperature=temperature, weighting=knn.weighting)
 
 
-def tell_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
+def log_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
     """Measure raw pixels and the untrained network."""
     pixels = monitor.evaluate_pixels()
     if pixels is not None:
@@ -76,7 +77,7 @@ def tell_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
     log.say(f"untrained network  {_describe(monitor, evaluation)}\n")
 
 
-def tell_epoch(
+def log_epoch(
     log: RunLog, monitor: Monitor, learner: Learner, stages: Stages, *, epoch: int, step: int, loss: float | None
 ) -> None:
     """Record an epoch (counted from 0) that ended before `step`; evaluate if it is time to."""
@@ -100,13 +101,13 @@ def tell_epoch(
     )
 
 
-def tell_theta(log: RunLog, learner: Learner, stages: Stages, step: int) -> None:
+def log_theta(log: RunLog, learner: Learner, stages: Stages, step: int) -> None:
     """Record theta some fifty times until the fix, the ends of epochs aside."""
     if learner.adaptation and step % max(1, stages.fix_step // THETA_POINTS) == 0 and step % stages.steps_per_epoch:
         log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
 
 
-def tell_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
+def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
     """Fix the architecture, between two measurements, and show what changed."""
     assert learner.adaptation is not None
     with log.clock_stopped():
@@ -149,7 +150,7 @@ def tell_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner,
         log.say(RECALIBRATED.format(name=monitor.name))
 
 
-def tell_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
+def log_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
     """Measure the trained network, write `result.json`, and show it beside the baselines."""
     evaluation = _measure(log, "result", monitor, learner, step)
     landmarks = {event["event"]: event for event in log.history}
@@ -180,12 +181,12 @@ def tell_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learn
     log.show_table(f"{monitor.name}: {monitor.describe()}", ["", "top-1", "top-5"], rows)
 
 
-def tell_bad_images(log: RunLog, folder: RunFolder, *image_sets: ImageSet | None) -> None:
+def log_bad_images(log: RunLog, folder: RunFolder, *image_sets: ImageSet | None) -> None:
     """List the images that could not be read and were replaced, where there are more than were told of."""
     mine = {name: reason for images in image_sets if images for name, reason in images.bad_images.items()}
     reasons = {name: reason for share in gather_objects(mine) for name, reason in share.items()}
-    if len(reasons) > log.bad_images_told:
-        log.bad_images_told = len(reasons)
+    if len(reasons) > log.bad_images_logged:
+        log.bad_images_logged = len(reasons)
         folder.save_bad_images(reasons)
         name, reason = next(iter(reasons.items()))
         log.say(

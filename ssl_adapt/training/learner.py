@@ -21,9 +21,9 @@ from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import any_process, average, check_same_everywhere, process_count
 from ssl_adapt.recipe import AdaptSection, Recipe, TrainSection
+from ssl_adapt.runs.checkpoint import random_state, set_random_state
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
-from ssl_adapt.training.checkpoint import random_state, set_random_state
 
 
 @dataclass

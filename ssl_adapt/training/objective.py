@@ -13,6 +13,7 @@ from torch import nn
 from ssl_adapt.adaptation.edge import Adaptable
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.data import ImageSet
+from ssl_adapt.errors import UserError
 from ssl_adapt.objectives import Byol, Objective, Simclr, Supervised, Vicreg
 from ssl_adapt.recipe import DataSection, Recipe, ResizedCropSection, ViewSection
 from ssl_adapt.views import PaddedCropSettings, ResizedCropSettings, View, Views, padded_crop_view, resized_crop_view
@@ -48,12 +49,12 @@ def check_labels(objective_name: str, data_name: str, train_set: ImageSet) -> No
         ValueError: if they have no labels, or those of one class alone.
     """
     if train_set.labels is None:
-        raise ValueError(
+        raise UserError(
             f"objective.name={objective_name} needs labels, and data.name={data_name} has none: "
             "give the images in one folder for each class, or take a recipe of simclr"
         )
     if len(train_set.classes) < 2:
-        raise ValueError(f"data.name={data_name} has one class alone: a classifier needs two or more")
+        raise UserError(f"data.name={data_name} has one class alone: a classifier needs two or more")
 
 
 def create_views(sections: Sequence[ViewSection], data: DataSection, count: int) -> Views:
@@ -96,11 +97,11 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         hint = "" if timm.is_model(recipe.model.name) else _nearest_models(recipe.model.name)
-        raise ValueError(
+        raise UserError(
             f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {reason}{hint}"
         ) from error
     if recipe.train.drop_path is not None and not any(isinstance(module, DropPath) for module in backbone.modules()):
-        raise ValueError(
+        raise UserError(
             f"train.drop_path={recipe.train.drop_path}: {recipe.model.name} has no drop-path; set it to null "
             "(many timm models have one with model.args.drop_path_rate=0.1)"
         )
@@ -109,7 +110,7 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
     if not isinstance(backbone, Adaptable):
         return adaptable(backbone, recipe.adapt.edges, model_args=recipe.model.args)
     if recipe.adapt.edges is not None:
-        raise ValueError(f"adapt.edges={recipe.adapt.edges}: {recipe.model.name} declares its own edges; leave it out")
+        raise UserError(f"adapt.edges={recipe.adapt.edges}: {recipe.model.name} declares its own edges; leave it out")
     return backbone
 
 

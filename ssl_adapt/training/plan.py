@@ -9,15 +9,16 @@ from torch import nn
 
 from ssl_adapt.adaptation.architecture import unmixed
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
+from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import Monitor
 from ssl_adapt.export import export_timm
 from ssl_adapt.json_text import one_line
 from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import Recipe
-from ssl_adapt.training.checkpoint import random_state, set_random_state
+from ssl_adapt.runs.checkpoint import random_state, set_random_state
+from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_backbone
-from ssl_adapt.training.run_log import RunLog
 from ssl_adapt.training.schedules import Stages, steps_to_change
 
 
@@ -82,7 +83,7 @@ def plain_cost(learner: Learner) -> tuple[int, int]:
         return count_parameters(backbone), macs_of(backbone, recipe.data.image_px)
     except (RuntimeError, AssertionError) as error:
         reason = " ".join(str(error).split())
-        raise ValueError(
+        raise UserError(
             f"model.name={recipe.model.name} can't take RGB images of data.image_px={recipe.data.image_px}: {reason}"
         ) from None
 
@@ -111,7 +112,7 @@ def try_export(learner: Learner) -> None:
         raise
     except Exception as error:  # of whatever network timm has, or the user has registered there
         cause = error.__cause__ if isinstance(error.__cause__, Exception) else error
-        raise ValueError(
+        raise UserError(
             f"model.name={model.name} with model.args={model.args} can't be exported, so that training it would be in "
             f"vain: {one_line(cause)[:300]}"
         ) from error

@@ -9,15 +9,18 @@ from torch import Tensor
 
 from ssl_adapt.export import export_timm
 from ssl_adapt.recipe import Recipe
-from ssl_adapt.training.checkpoint import Checkpoint
+from ssl_adapt.runs.checkpoint import Checkpoint
+from ssl_adapt.runs.folder import RunFolder
+from ssl_adapt.runs.log import RunLog
+from ssl_adapt.runs.stop_signal import InterruptedRunError, StopSignal
 from ssl_adapt.training.landmarks import (
     create_monitor,
-    tell_bad_images,
-    tell_baselines,
-    tell_epoch,
-    tell_fix,
-    tell_result,
-    tell_theta,
+    log_bad_images,
+    log_baselines,
+    log_epoch,
+    log_fix,
+    log_result,
+    log_theta,
 )
 from ssl_adapt.training.learner import Learner, create_learner
 from ssl_adapt.training.objective import create_objective
@@ -28,13 +31,17 @@ from ssl_adapt.training.progress import (
     check_same_view,
     is_checkpoint_epoch,
     is_checkpoint_step,
-    tell_skipped,
+    log_skipped,
 )
-from ssl_adapt.training.run_folder import RunFolder
-from ssl_adapt.training.run_log import RunLog
 from ssl_adapt.training.schedules import Stages
-from ssl_adapt.training.setting import create_accelerator, create_stages, epoch_batches, load_splits, lr_at, part_ways
-from ssl_adapt.training.stop_signal import InterruptedRunError, StopSignal
+from ssl_adapt.training.setting import (
+    create_accelerator,
+    create_stages,
+    epoch_batches,
+    load_splits,
+    lr_at,
+    seed_per_process,
+)
 
 
 def pretrain(recipe: Recipe) -> Path | None:
@@ -67,14 +74,14 @@ def pretrain(recipe: Recipe) -> Path | None:
         with RunLog(folder.path, accelerator, recipe, saved and saved.state["log"]) as log, StopSignal() as stop:
             log.show_plan(plan)
             warn_if_too_short(log, recipe, learner, stages)
-            tell_bad_images(log, folder, train_set, test_set)
+            log_bad_images(log, folder, train_set, test_set)
             if saved:
                 progress = Progress.restore(saved, learner)
-                tell_resumed(log, saved, progress)
+                log_resumed(log, saved, progress)
             else:
-                part_ways(recipe.seed)
+                seed_per_process(recipe.seed)
                 progress = Progress()
-                tell_baselines(log, monitor, learner)
+                log_baselines(log, monitor, learner)
             del saved  # as large as the network and its optimiser
 
             for epoch in range(progress.epoch, stages.epochs):
@@ -84,28 +91,28 @@ def pretrain(recipe: Recipe) -> Path | None:
                 log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
                 for batch in epoch_batches(recipe, train_set, device, stages, epoch, progress.step):
                     if learner.adaptation and progress.step == stages.fix_step:
-                        tell_fix(log, folder, monitor, learner, progress.step)
+                        log_fix(log, folder, monitor, learner, progress.step)
                     loss = train_step(recipe, learner, stages, learner.views(batch), progress.step)
                     log.advance()
                     progress.count(loss)
-                    tell_theta(log, learner, stages, progress.step)
+                    log_theta(log, learner, stages, progress.step)
                     if loss is None:
-                        tell_skipped(log, batch, progress.step)
+                        log_skipped(log, batch, progress.step)
                     must_stop = stop.came()
-                    if must_stop or progress.is_hopeless(recipe) or is_checkpoint_step(recipe, progress.step):
+                    if must_stop or progress.is_diverged(recipe) or is_checkpoint_step(recipe, progress.step):
                         progress.save(folder, learner, log)
                     if must_stop:
                         raise InterruptedRunError(stop.number, progress.step)
-                    progress.check_hope(recipe)
+                    progress.check_diverged(recipe)
 
-                tell_epoch(log, monitor, learner, stages, epoch=epoch, step=progress.step, loss=progress.end_epoch())
-                tell_bad_images(log, folder, train_set, test_set)
+                log_epoch(log, monitor, learner, stages, epoch=epoch, step=progress.step, loss=progress.end_epoch())
+                log_bad_images(log, folder, train_set, test_set)
                 if is_checkpoint_epoch(recipe, stages, epoch + 1):
                     progress.save(folder, learner, log)
 
             if learner.adaptation:
-                tell_fix(log, folder, monitor, learner, progress.step)
-            tell_result(log, folder, monitor, learner, progress.step)
+                log_fix(log, folder, monitor, learner, progress.step)
+            log_result(log, folder, monitor, learner, progress.step)
             return export(log, folder, learner)
 
 
@@ -135,7 +142,7 @@ def theta_order(recipe: Recipe, stages: Stages, step: int) -> Literal["theta fir
     return "theta first" if step > 0 else None  # there is no batch before the first
 
 
-def tell_resumed(log: RunLog, saved: Checkpoint, progress: Progress) -> None:
+def log_resumed(log: RunLog, saved: Checkpoint, progress: Progress) -> None:
     """Say from where the run goes on, what was damaged, and by how much the run is longer."""
     for problem in saved.damaged:
         log.say(f"warning: a damaged checkpoint is left aside: {problem}", style="yellow")

@@ -3,12 +3,13 @@
 from dataclasses import dataclass, field
 
 from ssl_adapt.data import Batch, ImageSet
+from ssl_adapt.errors import DivergedError, UserError
 from ssl_adapt.processes import gather_objects, process_count, process_index
 from ssl_adapt.recipe import Recipe
-from ssl_adapt.training.checkpoint import Checkpoint, random_state, set_random_state
+from ssl_adapt.runs.checkpoint import Checkpoint, random_state, set_random_state
+from ssl_adapt.runs.folder import RunFolder
+from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.learner import Learner
-from ssl_adapt.training.run_folder import RunFolder
-from ssl_adapt.training.run_log import RunLog
 from ssl_adapt.training.schedules import Stages
 
 MOST_SKIPPED = 10  # batches in a row without a finite loss, after which no batch is likely to have one
@@ -43,19 +44,19 @@ class Progress:
         self.epoch, self.losses = self.epoch + 1, []
         return mean
 
-    def is_hopeless(self, recipe: Recipe) -> bool:
+    def is_diverged(self, recipe: Recipe) -> bool:
         """Whether a step without a finite loss ends the run."""
         return self.skipped >= (1 if recipe.train.on_nonfinite == "stop" else MOST_SKIPPED)
 
-    def check_hope(self, recipe: Recipe) -> None:
+    def check_diverged(self, recipe: Recipe) -> None:
         """End a run that has diverged, once it is saved.
 
         Raises:
             FloatingPointError: saying what to try.
         """
-        if self.is_hopeless(recipe):
+        if self.is_diverged(recipe):
             batches = f"those of {self.skipped} batches" if self.skipped > 1 else "that of the batch"
-            raise FloatingPointError(
+            raise DivergedError(
                 f"the loss or its gradient is not finite at step {self.step:,}, {batches} that metrics.jsonl lists: "
                 "lower train.lr or adapt.theta_lr or set train.clip_grad_norm, in another run.dir; or look at these "
                 "images, and go on without them by run.resume=auto, or train.on_nonfinite=skip for all such batches"
@@ -90,7 +91,7 @@ class Progress:
             learner.load_state_dict(state["learner"])
         except (LookupError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:200]
-            raise ValueError(
+            raise UserError(
                 f"the checkpoint of step {saved.step} does not fit the recipe's network ({reason}): "
                 "start in another run.dir"
             ) from error
@@ -106,10 +107,10 @@ def check_checkpoint(saved: Checkpoint) -> None:
     """
     missing = {"epochs", "epoch", "losses", "skipped", "learner", "random_states", "log"} - saved.state.keys()
     if missing:
-        raise ValueError(f"the checkpoint of step {saved.step} has no {min(missing)!r}: start in another run.dir")
+        raise UserError(f"the checkpoint of step {saved.step} has no {min(missing)!r}: start in another run.dir")
     before = len(saved.state["random_states"])
     if before != process_count():
-        raise ValueError(
+        raise UserError(
             f"this run was started with {before} process(es), now there are {process_count()}: batches and random "
             f"numbers would be shared out differently; launch {before}, or start in another run.dir"
         )
@@ -130,7 +131,7 @@ def check_same_view(train_set: ImageSet, test_set: ImageSet | None, saved: Check
     for what in mine:
         found = [view[what] for view in views]
         if len(set(found)) > 1:
-            raise ValueError(
+            raise UserError(
                 f"the processes see different {what} ({', '.join(map(str, found))}): give all of them the same "
                 "images, and a run.dir on a file system that they share"
             )
@@ -148,7 +149,7 @@ def is_checkpoint_epoch(recipe: Recipe, stages: Stages, epochs_done: int) -> boo
     return is_end or epochs_done % recipe.run.checkpoint_every_epochs == 0
 
 
-def tell_skipped(log: RunLog, batch: Batch, step: int) -> None:
+def log_skipped(log: RunLog, batch: Batch, step: int) -> None:
     """Record the batch of the last step, whose loss or gradient was not finite."""
     indices = [index for share in gather_objects(batch.indices.tolist()) for index in share]
     log.record("nonfinite", step=step, indices=indices)

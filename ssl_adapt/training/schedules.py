@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from ssl_adapt.errors import UserError
+
 
 @dataclass(frozen=True)
 class Stages:
@@ -58,9 +60,7 @@ def plan_stages(
     if max_steps is not None and max_steps < total:
         stages = sum(step > 0 for step in steps)
         if max_steps < stages:
-            raise ValueError(
-                f"train.max_steps={max_steps} is too short for {stages} stages: set it to {stages} or more"
-            )
+            raise UserError(f"train.max_steps={max_steps} is too short for {stages} stages: set it to {stages} or more")
         steps = _shrink(steps, max_steps)
     return Stages(steps_per_epoch, steps[0], steps[1], sum(steps))
 

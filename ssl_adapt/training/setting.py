@@ -9,6 +9,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 
 from ssl_adapt.data import Batch, ImageSet, ImageSplits, epoch_order, iterate_batches, load_image_splits
+from ssl_adapt.errors import UserError
 from ssl_adapt.processes import process_count, process_index
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.schedules import Stages, lr_at_step, plan_stages
@@ -25,7 +26,7 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     for tracker in recipe.run.trackers:
         if importlib.util.find_spec(tracker) is None:
-            raise ValueError(f"run.trackers: {tracker} is not installed: pip install {tracker}")
+            raise UserError(f"run.trackers: {tracker} is not installed: pip install {tracker}")
     # Statistics are one's own business: accelerate's default sends the main process's before each forward, and
     # so changes them between a batch's two views.
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
@@ -37,7 +38,7 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
     )
     plain = (DistributedType.NO, DistributedType.MULTI_GPU, DistributedType.MULTI_CPU)
     if accelerator.distributed_type not in plain:
-        raise ValueError(
+        raise UserError(
             f"{accelerator.distributed_type.value} was asked of accelerate, and a network that changes while it "
             "trains must be whole in every process: launch with --multi_gpu, or leave the option out"
         )
@@ -54,12 +55,12 @@ def create_stages(recipe: Recipe, image_count: int) -> Stages:
     batch_size, processes, parts = recipe.data.batch_size, process_count(), recipe.train.accumulate
     steps_per_epoch = image_count // batch_size
     if steps_per_epoch == 0:
-        raise ValueError(
+        raise UserError(
             f"data.batch_size={batch_size} is more than the {image_count} training images: "
             f"set it to {image_count} or less"
         )
     if batch_size % processes or batch_size < 2 * processes * parts:
-        raise ValueError(
+        raise UserError(
             f"data.batch_size={batch_size} can't be shared by {processes} process(es) in train.accumulate={parts} "
             f"part(s) of at least 2 images: set it to a multiple of {processes}, of at least {2 * processes * parts}"
         )
@@ -72,7 +73,7 @@ def create_stages(recipe: Recipe, image_count: int) -> Stages:
     )
 
 
-def part_ways(seed: int) -> None:
+def seed_per_process(seed: int) -> None:
     """From now on each process draws random numbers of its own; a single one draws on as it did."""
     if process_count() > 1:
         seeds = np.random.SeedSequence((seed, process_index())).generate_state(2, np.uint32)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.views.color import ImagewiseColorJitter, ImagewiseGrayscale
 from ssl_adapt.views.crop import RandomResizedCropFlip
 from ssl_adapt.views.images import check_images
@@ -47,7 +48,7 @@ class Views(nn.Module):
     def __init__(self, views: Sequence[Callable[[Tensor], Tensor]]) -> None:
         super().__init__()
         if not views:
-            raise ValueError("views=[]: an image needs at least one view; pass one, or the same one twice for pairs")
+            raise UserError("views=[]: an image needs at least one view; pass one, or the same one twice for pairs")
         self.views = tuple(views)  # in a tuple they are no submodules: `to(device)` would move their random draws
 
     def __len__(self) -> int:

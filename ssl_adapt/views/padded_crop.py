@@ -9,6 +9,7 @@ from kornia.augmentation import GeometricAugmentationBase2D, IntensityAugmentati
 from kornia.augmentation.random_generator.base import RandomGeneratorBase
 from torch import Tensor
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.views.view import View
 
 
@@ -46,7 +47,7 @@ class PaddedCropSettings:
         ]
         for name, meaning, holds in rules:
             if not holds:
-                raise ValueError(f"{name} must be {meaning}, got {getattr(self, name)!r}")
+                raise UserError(f"{name} must be {meaning}, got {getattr(self, name)!r}")
 
 
 def padded_crop_view(settings: PaddedCropSettings) -> View:
@@ -153,7 +154,7 @@ class PaddedCropFlip(GeometricAugmentationBase2D):
         """
         (height, width), size = input.shape[-2:], flags["size_px"]
         if size is not None and (height, width) != (size, size):
-            raise ValueError(
+            raise UserError(
                 f"a padded crop keeps the size of the images, got {height} x {width} px for views of {size} px; "
                 f"load the images at {size} px"
             )

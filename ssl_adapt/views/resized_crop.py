@@ -5,6 +5,7 @@ from typing import Any
 
 from kornia.augmentation import RandomGaussianBlur, RandomSolarize
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.views.color import ImagewiseColorJitter, ImagewiseGrayscale
 from ssl_adapt.views.crop import RandomResizedCropFlip
 from ssl_adapt.views.view import View
@@ -68,7 +69,7 @@ class ResizedCropSettings:
         ]
         for name, meaning, holds in rules:
             if not holds:
-                raise ValueError(f"{name} must be {meaning}, got {getattr(self, name)!r}")
+                raise UserError(f"{name} must be {meaning}, got {getattr(self, name)!r}")
 
 
 def _is_range(pair: tuple[float, float], largest: float) -> bool:

@@ -1,0 +1,114 @@
+"""The command line of the search: the keys of a recipe that it uses, and those of NAT beside them."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any, get_args
+
+from reproduction.nat.settings import PUBLISHED, Baseline, SearchSettings
+from ssl_adapt.arguments import NEW_FILE, POSITIVE, TRUE_OR_FALSE, Key, one_of, read_arguments, whole_number
+from ssl_adapt.errors import UserError
+from ssl_adapt.recipe import Recipe, load_recipe
+from ssl_adapt.recipe.keys import find_key, schema_keys
+from ssl_adapt.recipe.yaml_text import parse_yaml
+
+NAT_USAGE = """\
+usage: python scripts/nat_search.py recipe=NAME genotype=FILE.json [KEY=VALUE ...]
+
+NAT, the baseline: searches which edges of a cell should become none or skip connections. What was found is then
+trained from scratch, which costs a whole run again. It runs on the GPU if there is one.
+  python scripts/nat_search.py recipe=supervised_resnet20 model.name=resnet20_nat genotype=found.json
+  accelerate launch scripts/pretrain.py recipe=supervised_resnet20 model.name=resnet20_nat
+      model.args.genotype=found.json adapt=null
+
+Of a recipe's keys (scripts/pretrain.py --help lists them) those for the images, the network's cells, views, objective
+and seed count; one that does not is refused. The same command goes on with a search that was stopped or killed, and
+ends with the same result; after the end it tells the result again. FILE.json.search/ beside FILE.json is its state.
+"""
+NAT_KEYS = {
+    "genotype": Key(NEW_FILE, "write the genotype that was found to this JSON file", None),
+    "json": Key(NEW_FILE, "write it with scores, history, seconds and settings to this file", "not written"),
+    "epochs": Key(whole_number(1), "passes of the weights and of the controller", f"{PUBLISHED.epochs}"),
+    "batch_size": Key(whole_number(2), "images in a batch", f"{PUBLISHED.batch_size}"),
+    "channels": Key(whole_number(1), "width of the supernet", f"{PUBLISHED.channels}"),
+    "cells": Key(whole_number(1), "of the supernet", f"{PUBLISHED.cells}"),
+    "transforms": Key(whole_number(1), "drawn at the end; the best is kept", f"{PUBLISHED.transforms}"),
+    "weight_lr": Key(POSITIVE, "learning rate of the supernet", f"{PUBLISHED.weight_lr}"),
+    "controller_lr": Key(POSITIVE, "learning rate of the controller", f"{PUBLISHED.controller_lr}"),
+    "baseline": Key(one_of(get_args(Baseline)), "how the mean reward is tracked", PUBLISHED.baseline),
+    "self_loops": Key(TRUE_OR_FALSE, "whether the controller's nodes see themselves", "false"),
+}  # fmt: skip
+
+# Keys of a recipe that a search does not use, of the longest name that fits: why, and what to type instead.
+_LEAVE_OUT = "leave it out"
+_UNUSED = {
+    "name": f"a search is named by its file: type genotype=NAME.json, and {_LEAVE_OUT}",
+    "run": f"a search keeps its state beside genotype=FILE.json and goes on by itself: {_LEAVE_OUT}",
+    "data.batch_size": "type batch_size=VALUE",
+    "model.args": f"the network's cells alone count: type model.args.genotype=VALUE, or {_LEAVE_OUT}",
+    "model.args.genotype": "",  # it has an effect
+    "model.args.channels": "the supernet has its own width: type channels=VALUE",
+    "model.args.cells": "the supernet has its own depth: type cells=VALUE",
+    "objective.auxiliary_weight": f"the supernet has no auxiliary head: {_LEAVE_OUT}",
+    "train": f"the weights are trained as NAT was published, but for weight_lr=VALUE and epochs=VALUE: {_LEAVE_OUT}",
+    "train.epochs": "type epochs=VALUE",
+    "train.max_steps": "type epochs=VALUE, and epochs=1 for a trial",
+    "train.lr": "type weight_lr=VALUE",
+    "adapt": f"theta has no part in it: {_LEAVE_OUT}",
+    "knn": f"the images that the controller is trained on judge: {_LEAVE_OUT}",
+}  # fmt: skip
+
+
+def read_search_arguments(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe, and the values of `NAT_KEYS` that were given.
+
+    Raises:
+        ValueError: an argument is wrong; the message says what to type.
+    """
+    names = [argument.partition("=")[0] for argument in arguments]
+    is_recipes = ["." in name or name == "recipe" or find_key(name) is not None for name in names]
+    ours = [argument for argument, is_recipe in zip(arguments, is_recipes, strict=True) if not is_recipe]
+    theirs = [argument for argument, is_recipe in zip(arguments, is_recipes, strict=True) if is_recipe]
+    given = (argument.partition("=") for argument in theirs)
+    keys = [key for name, _, text in given for key in _keys_in(name, _value(text))]
+    if problems := [f"{key} has no effect on a search: {why}" for key in keys if (why := why_unused(key))]:
+        raise UserError("\n".join(problems))
+    if "adapt" not in names:
+        theirs.append("adapt=null")  # its stages are no part of a search
+    return load_recipe(theirs), read_arguments(ours, NAT_KEYS)
+
+
+def why_unused(key: str) -> str:
+    """Why a recipe's key, given by its dotted name, has no effect on a search, and what to type; "" if it has one."""
+    parts = key.split(".")
+    names = (".".join(parts[:count]) for count in range(len(parts), 0, -1))
+    return next((_UNUSED[name] for name in names if name in _UNUSED), "")
+
+
+def _keys_in(name: str, value: Any) -> Iterator[str]:
+    """The keys that are given a value by name=value: those in a section, of which adapt=null has none."""
+    key = schema_keys().get(name)
+    if key is None or not (key.is_section or key.is_open):
+        yield name
+    elif isinstance(value, dict):
+        for inner, inner_value in value.items():
+            yield from _keys_in(f"{name}.{inner}", inner_value)
+
+
+def _value(text: str) -> Any:
+    """The value of an argument; None for what is no YAML, as the reading of the recipe will say."""
+    try:
+        return parse_yaml(text)
+    except ValueError:
+        return None
+
+
+def state_folder(genotype: Path) -> Path:
+    """Where a search that writes this file keeps its state: beside it."""
+    return genotype.with_name(f"{genotype.name}.search")
+
+
+def create_settings(given: Mapping[str, Any]) -> SearchSettings:
+    """The published settings, with the given values in place of theirs."""
+    names = {field.name for field in fields(SearchSettings)}
+    return replace(PUBLISHED, **{name: value for name, value in given.items() if name in names})

@@ -1,0 +1,186 @@
+"""The jobs of a grid: what submitit starts on this machine or on Slurm, and how they are told to stop."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from ssl_adapt.errors import UserError
+from ssl_adapt.runs.stop_signal import StopSignal
+
+POLL_SEC = 0.2
+SAVE_SEC = 180  # that a run on Slurm has to save itself before its time is over
+MAX_TIMEOUTS = 100  # after which Slurm no longer starts a run again; submitit wants a number
+_YEARS_MIN = 10 * 365 * 24 * 60  # submitit's limit for local jobs is 2 minutes unless another is given
+_SLURM_NAMES = {"time_min": "timeout_min", "gpus": "gpus_per_node", "cpus": "cpus_per_task", "mem_gb": "mem_gb"}
+
+
+class InterruptedGridError(Exception):
+    """The grid was told to stop, and told its runs.
+
+    Attributes:
+        signum: the signal, whose number gives the exit code.
+    """
+
+    def __init__(self, signum: int) -> None:
+        self.signum = signum
+        super().__init__(f"{signal.Signals(signum).name} came, and the runs were told: the same command again goes on")
+
+
+class RunJob:
+    """One run as submitit calls it: a process of its own, which is told to save itself when the job must end.
+
+    Not submitit's CommandFunction, which keeps the whole output in memory and passes no signal on.
+
+    Args:
+        command: what to start.
+        log: the file to which its output is added.
+        processes: of the run; without a GPU, accelerate must be told that they belong together.
+
+    Attributes:
+        devices: value of CUDA_VISIBLE_DEVICES; None leaves it as the job finds it.
+    """
+
+    def __init__(self, command: Sequence[str], log: Path, processes: int) -> None:
+        self.devices: str | None = None
+        self.processes = processes
+        self._command = command
+        self._log = log
+        self._process: subprocess.Popen[bytes] | None = None
+        self._is_told = False
+
+    def __call__(self) -> None:
+        """Start the run and wait for it.
+
+        Raises:
+            RuntimeError: if it ends with another exit code than 0.
+        """
+        environment = dict(os.environ)
+        if self.devices is not None:
+            environment["CUDA_VISIBLE_DEVICES"] = self.devices
+        if self.processes > 1:
+            import torch  # here: one process needs no second torch beside its own
+
+            if self.devices == "" or not torch.cuda.is_available():
+                environment["ACCELERATE_USE_CPU"] = "1"
+        with self._log.open("ab") as file:
+            self._process = subprocess.Popen(
+                self._command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+            )
+        signal.signal(signal.SIGTERM, lambda *_: self._tell())  # submitit's own handler passes nothing on
+        code = self._process.wait()
+        if code:
+            raise RuntimeError(f"exit code {code}: {self._log} says why")
+
+    def checkpoint(self) -> Any:
+        """What submitit queues again, once the run has saved itself: the same, and run.resume=auto goes on."""
+        from submitit.helpers import DelayedSubmission
+
+        self._tell()
+        if self._process is not None:
+            # Not wait(): submitit calls this from a signal's handler, which came into the midst of that.
+            with suppress(ChildProcessError):  # it has ended, and was waited for
+                os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
+        again = RunJob(self._command, self._log, self.processes)
+        again.devices = self.devices
+        return DelayedSubmission(again)
+
+    def _tell(self) -> None:
+        """SIGTERM, once: the second would end the run before it is saved."""
+        if self._process is not None and not self._is_told:
+            self._is_told = True
+            self._process.terminate()
+
+
+def work_off(executor: Any, runs: Mapping[str, RunJob], given: Mapping[str, Any], submitted: dict[str, Any]) -> None:
+    """Submit the runs and wait: on Slurm all at once, here each as another ends; submitit's jobs go into `submitted`.
+
+    Raises:
+        InterruptedGridError: if SIGTERM or Ctrl-C came; the jobs were told, and those on this machine have ended.
+    """
+    is_local = given.get("executor", "local") == "local"
+    waiting, lanes = list(runs), dict.fromkeys(range(given.get("jobs", 1)), "")
+    with StopSignal() as stop:
+        if not is_local:
+            with executor.batch():
+                submitted.update({name: executor.submit(run) for name, run in runs.items()})
+            waiting = []
+        while waiting or not all(job.done() for job in submitted.values()):
+            for lane, name in lanes.items():
+                if waiting and (not name or submitted[name].done()):
+                    lanes[lane] = waiting.pop(0)
+                    submitted[lanes[lane]] = _submit_here(executor, runs[lanes[lane]], lane)
+            time.sleep(POLL_SEC)
+            if stop.came():
+                _stop(submitted, is_local)
+                raise InterruptedGridError(stop.number)
+
+
+def _submit_here(executor: Any, run: RunJob, lane: int) -> Any:
+    """The submitted job, deaf to the terminal's Ctrl-C: the grid passes that on, so that it comes once."""
+    run.devices = _devices(lane, run.processes)  # submitit would hide all GPUs
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        return executor.submit(run)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _stop(jobs: Mapping[str, Any], is_local: bool) -> None:
+    """Tell the jobs to end, and wait for those that run here."""
+    running = [job for job in jobs.values() if not job.done()]
+    for job in running:
+        if is_local:
+            os.kill(int(job.job_id), signal.SIGTERM)  # submitit's cancel() kills after a second, saved or not
+        else:
+            job.cancel(check=False)
+    while is_local and not all(job.done() for job in running):
+        time.sleep(POLL_SEC)
+
+
+def create_executor(folder: Path, given: Mapping[str, Any]) -> Any:
+    """submitit's executor with the values of GRID_KEYS that were given; its files go into `folder`.
+
+    Raises:
+        ValueError: if submitit is not installed, or Slurm is not here.
+    """
+    if find_spec("submitit") is None:
+        raise UserError("grids need submitit: pip install submitit")
+    import cloudpickle  # type: ignore[import-untyped]
+    import submitit
+
+    cloudpickle.register_pickle_by_value(sys.modules[__name__])  # or a job would import this package to wait for a run
+    cluster = given.get("executor", "local")
+    if cluster == "local":
+        executor = submitit.AutoExecutor(folder, cluster=cluster)
+        executor.update_parameters(timeout_min=_YEARS_MIN)
+        return executor
+    if shutil.which("srun") is None or shutil.which("sbatch") is None:
+        raise UserError("executor=slurm: srun and sbatch are not here; start it on a machine of the cluster")
+    slurm = {name.removeprefix("slurm."): value for name, value in given.items() if name.startswith("slurm.")}
+    executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=MAX_TIMEOUTS)
+    executor.update_parameters(
+        name=folder.parent.name,
+        tasks_per_node=1,
+        slurm_array_parallelism=given.get("jobs", 1),
+        slurm_signal_delay_s=SAVE_SEC,
+        slurm_additional_parameters={"requeue": True},
+        **{_SLURM_NAMES.get(name, f"slurm_{name}"): value for name, value in {"time_min": 1440, **slurm}.items()},
+    )
+    return executor
+
+
+def _devices(lane: int, processes: int) -> str:
+    """The GPUs of the runs of one lane, as CUDA_VISIBLE_DEVICES; lanes share them where there are too few."""
+    import torch
+
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(torch.cuda.device_count())))).split(",")
+    first = lane * processes
+    return ",".join(visible[(first + index) % len(visible)] for index in range(min(processes, len(visible))))

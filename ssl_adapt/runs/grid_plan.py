@@ -1,0 +1,165 @@
+"""Many runs, before any is started: every combination of values, named, placed and checked."""
+
+import hashlib
+import itertools
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_adapt.arguments import TEXT, TRUE_OR_FALSE, Key, describe_keys, one_of, read_arguments, whole_number
+from ssl_adapt.errors import UserError
+from ssl_adapt.recipe import Recipe, load_recipe
+from ssl_adapt.runs.same_recipe import check_same
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain.py"
+_MAX_NAME = 150
+
+GRID_KEYS = {
+    "folder": Key(TEXT, "where the run folders go, each named after what varies", "runs/grid_RECIPE"),
+    "executor": Key(one_of(("local", "slurm")), "what starts the runs: this machine, or Slurm", "local"),
+    "processes": Key(whole_number(1), "processes of each run, all on one machine", "1"),
+    "jobs": Key(whole_number(1), "runs at a time", "1"),
+    "dry_run": Key(TRUE_OR_FALSE, "check everything, show the runs and start none", "false"),
+    "slurm.partition": Key(TEXT, "Slurm's partition", "the cluster's"),
+    "slurm.time_min": Key(whole_number(1), "minutes after which a run is saved and queued again", "1440"),
+    "slurm.gpus": Key(whole_number(1), "GPUs of a run", "none"),
+    "slurm.cpus": Key(whole_number(1), "CPU cores of a run", "the cluster's"),
+    "slurm.mem_gb": Key(whole_number(1), "memory of a run in GB", "the cluster's"),
+    "slurm.account": Key(TEXT, "who pays", "the cluster's"),
+    "slurm.qos": Key(TEXT, "quality of service", "the cluster's"),
+    "slurm.constraint": Key(TEXT, "features that the machine must have", "none"),
+}
+_USAGE = """\
+usage: python scripts/grid.py recipe=NAME[,NAME] [KEY=VALUE[,VALUE...] ...]
+
+Starts a run for every combination of the values between commas; commas in [ ], { } and quotes part nothing:
+  python scripts/grid.py recipe=simclr_resnet20 seed=0,1,2 adapt.sharing=full,cell jobs=2
+Runs that have finished are skipped, and others go on where they stopped, so the same command again goes on.
+All keys of scripts/pretrain.py may be given but run.dir and run.resume, which the grid sets.
+"""
+HELP = describe_keys(_USAGE, {f"{name} ": key for name, key in GRID_KEYS.items()})  # the blank parts long names
+
+
+@dataclass(frozen=True)
+class GridRun:
+    """One combination: the name of its folder, the folder, and the arguments of the script.
+
+    `product` is the file that a script other than pretrain's leaves once it has finished.
+    """
+
+    name: str
+    path: Path
+    arguments: tuple[str, ...]
+    script: Path = SCRIPT
+    product: Path | None = None
+
+    @property
+    def state(self) -> str:
+        """The state in the run's `status.json`; "-" before there is one."""
+        if self.product is not None:
+            return "finished" if self.product.is_file() else "-"
+        return str(read_json_file(self.path / "status.json").get("state", "-"))
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The runs, all checked, and how they are started: the values of GRID_KEYS that were given."""
+
+    folder: Path
+    runs: tuple[GridRun, ...]
+    given: Mapping[str, Any]
+
+
+def split_values(text: str) -> list[str]:
+    """The values between the commas that are in no brackets and no quotes."""
+    values, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character in "[{":
+            depth += 1
+        elif character in "]}":
+            depth -= 1
+        elif character == "," and depth <= 0:
+            values.append("")
+            continue
+        values[-1] += character
+    return values
+
+
+def plan_grid(arguments: Sequence[str]) -> Grid:
+    """The grid that `recipe=NAME[,NAME] key=value[,value...] ...` describes; nothing is created.
+
+    Raises:
+        ValueError: an argument, or the recipe of any of the runs is wrong, or a folder holds a run with another
+            recipe; a line for each problem says what to type.
+    """
+    own = [a for a in arguments if a.partition("=")[0] in GRID_KEYS or a.startswith("slurm.")]
+    given = read_arguments(own, GRID_KEYS)
+    if not SCRIPT.is_file():
+        raise UserError(f"{SCRIPT} is not there: start grids from a checkout of the repository")
+    choices: dict[str, list[str]] = {}
+    for argument in arguments:
+        name, equals, text = argument.partition("=")
+        if argument in own:
+            continue
+        if not equals:
+            raise UserError(f"argument {argument!r} has no '=': type key=value; --help lists the grid's own keys")
+        if name in choices:
+            raise UserError(f"{name!r} is given twice: part its values by commas, as in seed=0,1")
+        if name in ("run.dir", "run.resume"):
+            raise UserError(f"{name} is set for each run of a grid: leave it out; folder=FOLDER says where they go")
+        choices[name] = split_values(text)
+        if len(set(choices[name])) < len(choices[name]):
+            raise UserError(f"{argument!r} has a value twice: keep one of them")
+    recipes = choices.get("recipe", [])
+    folder = Path(given.get("folder", f"runs/grid_{'_'.join(_safe(Path(recipe).stem) for recipe in recipes)}"))
+    combinations = itertools.product(*([(name, value) for value in values] for name, values in choices.items()))
+    varied = [name for name, values in choices.items() if len(values) > 1 and name != "recipe"]
+    runs = tuple(_create_run(folder.expanduser(), dict(combination), varied) for combination in combinations)
+    _check(runs)
+    return Grid(folder.expanduser(), runs, given)
+
+
+def read_json_file(path: Path) -> dict[str, Any]:
+    """The object in the file; empty where there is none."""
+    return dict(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def _create_run(folder: Path, values: Mapping[str, str], varied: Sequence[str]) -> GridRun:
+    stem = Path(values.get("recipe", "")).stem
+    name = _safe("-".join([stem, *(f"{key}={values[key]}" for key in varied)]))
+    path = folder / name
+    own = [f"run.dir={json.dumps(str(path), ensure_ascii=False)}", "run.resume=auto"]
+    return GridRun(name, path, (*(f"{key}={value}" for key, value in values.items()), *own))
+
+
+def _safe(text: str) -> str:
+    """The text as a file's name; where it had to be changed, a mark keeps different texts apart."""
+    safe = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", text)[:_MAX_NAME]
+    return safe if safe == text else f"{safe.strip('_')}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
+
+
+def _check(runs: Sequence[GridRun]) -> None:
+    problems: list[str] = []
+    for run in runs:
+        try:
+            recipe = load_recipe(run.arguments)
+            if (run.path / "recipe.yaml").is_file():
+                check_same(_recipe_of(run), recipe, recipe.train.epochs)
+        except ValueError as error:
+            problems += str(error).splitlines()
+    names = [run.name for run in runs]
+    if len(set(names)) < len(names):
+        problems.append("two recipes have the same file name: start a grid for each, with another folder=FOLDER")
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
+
+
+def _recipe_of(run: GridRun) -> Recipe:
+    return load_recipe([f"recipe={run.path / 'recipe.yaml'}"])

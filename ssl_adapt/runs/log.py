@@ -1,0 +1,169 @@
+"""What a run says: lines and tables on the terminal, `metrics.jsonl`, and accelerate's trackers."""
+
+import json
+import math
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from accelerate import Accelerator
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ssl_adapt.recipe import Recipe
+
+EVERY_EPOCH = ("epoch", "theta")
+FILE_WIDTH = 110  # columns where the output goes to a file
+
+
+class RunLog:
+    """The voice of one run; silent on all processes but the main one.
+
+    Args:
+        folder: the run folder, which exists.
+        accelerator: knows the main process and the trackers.
+        recipe: its name, its trackers, and what the trackers are told of it.
+        state: what `state_dict` gave at the checkpoint that the run goes on from; None starts afresh.
+
+    Attributes:
+        history: the events so far, without those that come with every epoch.
+    """
+
+    def __init__(
+        self, folder: Path, accelerator: Accelerator, recipe: Recipe, state: Mapping[str, Any] | None = None
+    ) -> None:
+        self.accelerator = accelerator
+        self.recipe = recipe
+        self.console = Console(quiet=not accelerator.is_main_process, highlight=False)
+        if not self.console.is_terminal:
+            self.console.width = FILE_WIDTH
+        self.path = folder / "metrics.jsonl"
+        self.history: list[dict[str, Any]] = list(state["history"]) if state else []
+        if accelerator.is_main_process:
+            with self.path.open("ab") as file:
+                file.truncate(min(state["metrics_bytes"] if state else 0, file.tell()))
+        self.bad_images_logged = 0
+        self._start: float | None = None  # of the epoch's clock; None between epochs
+        self._steps = 0
+        self._earlier: tuple[float, int] = tuple(state.get("epoch", (0.0, 0))) if state else (0.0, 0)
+        self._progress: Progress | None = None
+        if recipe.run.trackers:
+            accelerator.init_trackers(recipe.name, config={"recipe": str(recipe.model_dump())})
+
+    def state_dict(self) -> dict[str, Any]:
+        """What happened so far, the length of `metrics.jsonl`, and seconds and steps of the epoch: where to go on."""
+        return {
+            "epoch": (0.0 if self._start is None else time.perf_counter() - self._start, self._steps),
+            "metrics_bytes": self.path.stat().st_size if self.path.exists() else 0,
+            "history": list(self.history),
+        }
+
+    def record(self, event: str, *, step: int, **values: Any) -> None:
+        """Append one line to `metrics.jsonl` and give the numbers to the trackers."""
+        line = {"event": event, "step": step, **values}
+        if event not in EVERY_EPOCH:
+            self.history.append(line)
+        if self.accelerator.is_main_process:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line, allow_nan=False) + "\n")
+        numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
+        self.accelerator.log(numbers, step=step)
+
+    def say(self, text: str, style: str = "") -> None:
+        """Print a line."""
+        self.console.print(text, style=style, soft_wrap=True, markup=False)
+
+    def show_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+        """Print a table; columns after the first are aligned to the right."""
+        table = Table(header_style="dim", box=None, pad_edge=False)
+        for index, column in enumerate(columns):
+            table.add_column(column, justify="left" if index == 0 else "right", overflow="fold")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        self.say(title, style="bold")
+        self.console.print(table)
+        self.console.print()
+
+    def show_plan(self, rows: Sequence[tuple[str, str]]) -> None:
+        """Print name and meaning of what will happen."""
+        table = Table(box=None, pad_edge=False, show_header=False)
+        table.add_column(style="bold")
+        table.add_column(overflow="fold")
+        for row in rows:
+            table.add_row(*map(escape, row))
+        self.console.print(table)
+        self.console.print()
+
+    def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
+        """Start the clock, or go on with that of an epoch that was stopped; show a bar of its steps on a terminal."""
+        seconds, self._steps = self._earlier
+        self._earlier = 0.0, 0
+        self._start = time.perf_counter() - seconds
+        if self.console.is_terminal and self.accelerator.is_main_process:
+            columns = (
+                TextColumn("epoch {task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+            )
+            self._progress = Progress(*columns, console=self.console, transient=True)
+            self._task = self._progress.add_task(f"{epoch}/{epochs}", total=steps)
+            self._progress.start()
+
+    def advance(self) -> None:
+        """One step further."""
+        self._steps += 1
+        if self._progress is not None:
+            self._progress.advance(self._task)
+
+    @contextmanager
+    def clock_stopped(self) -> Iterator[None]:
+        """What happens inside does not count as the epoch's time."""
+        start = time.perf_counter()
+        yield
+        if self._start is not None:
+            self._start += time.perf_counter() - start
+
+    def __enter__(self) -> "RunLog":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Take the bar away, however the run ended, and close the trackers."""
+        self._remove_bar()
+        if error is None or self.accelerator.num_processes == 1:
+            self.accelerator.end_training()
+        else:  # the others may be gone, and ending the group of processes would wait for them
+            for tracker in self.accelerator.trackers:
+                tracker.finish()
+
+    def end_epoch(self) -> tuple[float, int]:
+        """Take the bar away; the seconds and the steps of the epoch, those before a stop included."""
+        assert self._start is not None
+        self._remove_bar()
+        taken = time.perf_counter() - self._start, self._steps
+        self._start, self._steps = None, 0
+        return taken
+
+    def _remove_bar(self) -> None:
+        if self._progress is not None:
+            self._progress.stop()
+            self._progress = None
+
+
+def short_time(seconds: float) -> str:
+    """Seconds as 45 s, 3 min 20 s or 2 h 5 min."""
+    seconds = math.ceil(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    minutes, seconds = divmod(seconds, 60)
+    if minutes < 60:
+        return f"{minutes} min {seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min"

@@ -1,0 +1,59 @@
+"""Whether a run may go on with a recipe: what changes a result must be as it was."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from ssl_adapt.errors import UserError
+from ssl_adapt.recipe import Recipe
+
+# What may differ when a run goes on. Data may move; a refused architecture, batch or image may be accepted after all.
+FREE: Any = {
+    "run": True,
+    "name": True,
+    "data": {"root", "workers", "on_bad_image"},
+    "adapt": {"on_dead"},
+    "train": {"on_nonfinite"},
+}
+
+
+def check_same(before: Recipe, now: Recipe, old_epochs: int) -> None:
+    """Compare two recipes in everything that changes a result.
+
+    Raises:
+        ValueError: naming the first keys that differ; for a larger `train.epochs` alone, how to extend.
+    """
+    old, new = (recipe.model_dump(exclude=FREE) for recipe in (before, now))
+    differing = differing_keys(old, new)
+    if differing == ["train.epochs"] and now.train.epochs > old_epochs:
+        raise UserError(
+            f"the run in {now.run_dir} was started with train.epochs={old_epochs}, now {now.train.epochs}: "
+            "type run.resume=extend to make it longer"
+        )
+    if differing:
+        raise UserError(
+            f"the run in {now.run_dir} was started with other values: {show_difference(old, new, differing)}; "
+            "go on with the same ones, or start in another run.dir"
+        )
+
+
+def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The dotted keys of two nested dicts whose values differ, in order."""
+    keys = []
+    for key in sorted(old.keys() | new.keys()):
+        a, b = old.get(key), new.get(key)
+        if isinstance(a, dict) and isinstance(b, dict):
+            keys += differing_keys(a, b, f"{prefix}{key}.")
+        elif a != b:
+            keys.append(prefix + key)
+    return sorted(keys)
+
+
+def show_difference(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> str:
+    """The first few of the dotted keys, each with both values."""
+    return ", ".join(f"{key} ({_at(old, key)!r}, now {_at(new, key)!r})" for key in keys[:4])
+
+
+def _at(values: Mapping[str, Any], dotted: str) -> Any:
+    for part in dotted.split("."):
+        values = values.get(part, {})
+    return values
