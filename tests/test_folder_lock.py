@@ -18,7 +18,6 @@ import pytest
 import torch
 from test_checkpoint import TEN, TWENTY, is_state, save_two, state_of
 
-from ssl_adapt.runs import lock
 from ssl_adapt.runs.atomic_file import write_text
 from ssl_adapt.runs.checkpoint import Checkpoints
 from ssl_adapt.runs.lock import lock_folder
@@ -28,10 +27,9 @@ NEVER = 1_000_000
 HOLDER = """
 import os, sys, time
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])  # the folder of the module, which needs nothing else of the package
-from lock import lock_folder
+from ssl_adapt.runs.lock import lock_folder
 
-lock = lock_folder(Path(sys.argv[2]))
+lock = lock_folder(Path(sys.argv[1]))
 worker = os.fork()
 if worker:
     print(worker, flush=True)
@@ -74,7 +72,7 @@ def test_what_can_not_be_locked(tmp_path: Path) -> None:
 
 
 def test_the_lock_of_a_killed_process_is_gone_though_its_worker_lives(tmp_path: Path) -> None:
-    command = [sys.executable, "-c", HOLDER, str(Path(lock.__file__).parent), str(tmp_path)]
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         worker = int(holder.stdout.readline())

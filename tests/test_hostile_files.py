@@ -17,6 +17,7 @@ from script_calls import run_script
 
 from ssl_adapt import Architecture, export_timm, load_export, load_recipe
 from ssl_adapt.adaptation.architecture import MAX_EDGES
+from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.network import find_network
 from ssl_adapt.export.check import build_on_meta, check_export
 from ssl_adapt.json_text import MAX_DEPTH, read_json, read_text
@@ -40,7 +41,7 @@ def refusal_of(call: Callable[[], object]) -> str:
     """The sentence with which it is refused, after checking that it is one."""
     with pytest.raises(ValueError) as caught:  # noqa: PT011 (the callers look at the message)
         call()
-    assert type(caught.value) is ValueError
+    assert type(caught.value) is UserError
     sentence = str(caught.value)
     assert sentence.isprintable(), sentence
     assert 20 < len(sentence) < 500

@@ -61,15 +61,14 @@ class Adaptation:
             scaled, and theta has to take away what does not help.
         choices: what `fix` makes of each edge whatever theta says, by name, others staying as they are: a control
             for what theta would choose. None lets theta choose.
-        followers: networks of the same kind that see the same theta and are fixed with this one, such as a teacher
-            that is an average of it; they are changed in place too.
+        followers: networks like it that see the same theta and are fixed with it, such as a teacher; changed too.
         on_dead: what `fix` does about a node that only none edges enter: "error" refuses the architecture,
             "warn" says so, "allow" is silent.
 
     Raises:
         ValueError: if the network declares no edges, or is mixed or adapted already, or its cells differ and so
-            can't share theta, or an edge's module has another name too, or an argument is none of the words above, or
-            a follower has other edges,
+            can't share theta, or an edge's module has another name too, or a follower other edges, or an argument is
+            none of the words above,
             or `choices` names an edge that is not there, or a candidate that it has not, or edges share theta. The
             network then stays as it was.
 
@@ -109,7 +108,7 @@ class Adaptation:
         if Architecture.of(model).changed:
             raise UserError("this network was adapted before; start from a plain one")
         if any(edge_specs(follower) != self.edges for follower in followers):
-            raise UserError("a follower has other edges than the network: make it by copy.deepcopy(model)")
+            raise UserError("a follower has other edges: make it by copy.deepcopy(model)")
         check_own_modules(model, self.edges)
         self._group_of = {spec.name: group_name(spec, sharing, shape_change) for spec in self.edges}
         if sharing == "cell":
