@@ -5,14 +5,13 @@ In the package it would be a file of `ssl_adapt/objectives/`, a section of `ssl_
 """
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 import timm
 import torch
 from torch import Tensor, nn
 
 from ssl_adapt.data import Batch, load_image_splits
-from ssl_adapt.objectives.base import Judge, Objective, ProjectedNetwork, create_mlp, feature_width, outside_autocast
+from ssl_adapt.objectives.base import Objective, ProjectedNetwork, create_mlp, feature_width, outside_autocast
 from ssl_adapt.processes import gather_rows
 from ssl_adapt.views import ResizedCropSettings, Views, resized_crop_view
 
@@ -23,22 +22,11 @@ class BarlowTwins(Objective):
     Source: Barlow Twins (Zbontar et al. 2021), eq. 1 and 2.
     """
 
-    judge: ClassVar[Judge] = "kNN"
-    needs_labels: ClassVar[bool] = False
-
     def __init__(self, backbone: nn.Module, views: Views, *, projector_hidden: int, projector_out: int, weight: float):
         projector = create_mlp(feature_width(backbone), projector_hidden, projector_out)
         self.network = ProjectedNetwork(backbone, projector)
         self.make_views = views
         self.weight = weight
-
-    def views(self, batch: Batch) -> list[Tensor]:
-        """Two views, each (B, 3, H, W)."""
-        return self.make_views(batch.images)
-
-    def forward(self, network: nn.Module, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The projections (B, out) of both views."""
-        return tuple(network(view) for view in views)
 
     def loss(self, outputs: Sequence[Tensor]) -> Tensor:
         """Squared distances of the correlations (out, out) from the identity matrix, off the diagonal by `weight`."""

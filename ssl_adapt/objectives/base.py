@@ -35,35 +35,38 @@ class Network(Protocol):
 class Objective(Protocol):
     """What a run trains for: a network, the views of a batch, their outputs, and the loss of those.
 
-    An objective is written as a class of its own, in a file of its own, and inherits from this one for `after_step`.
+    An objective is a class of its own, in a file of its own. What this one defines is what most of them do.
 
     Attributes:
         judge: what tells how good the backbone is: kNN on its features, or the accuracy of its classifier.
         needs_labels: whether a batch must have labels. The backbone then comes with a classifier for them.
         network: see `Network`.
+        make_views: from images to their views.
     """
 
-    judge: ClassVar[Judge]
-    needs_labels: ClassVar[bool]
+    judge: ClassVar[Judge] = "kNN"
+    needs_labels: ClassVar[bool] = False
     network: Any  # a Network and an nn.Module, which Python has no type for
+    make_views: MakeViews
 
     def views(self, batch: Batch) -> list[Tensor]:
         """What the network and the loss take: tensors with a row for each image, on the batch's device.
 
-        Images are normalised and float32. All draws come from torch's CPU generator.
+        Images are normalised and float32. All draws come from torch's CPU generator. As it stands: the views.
         """
-        ...
+        return self.make_views(batch.images)
 
     def forward(self, network: nn.Module, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """All that the loss needs, as tensors with a row for each image; what gets no gradient is among them.
 
-        The loss thus depends on the outputs alone: a batch may be taken in parts whose outputs are put together.
+        The loss thus depends on the outputs alone: a batch may be taken in parts whose outputs are put together. As it
+        stands: the network's output for each view.
 
         Args:
             network: the objective's network, or a wrapper of it, whose call computes what has weights.
             views: what `views` gave, or the same rows of each.
         """
-        ...
+        return tuple(network(view) for view in views)
 
     def loss(self, outputs: Sequence[Tensor]) -> Tensor:
         """A scalar in float32 (float64 for such outputs), outside autocast.

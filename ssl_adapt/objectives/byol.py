@@ -3,15 +3,12 @@
 import math
 from collections.abc import Iterable, Sequence
 from copy import deepcopy
-from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import (
-    Judge,
     MakeViews,
     Objective,
     ProjectedNetwork,
@@ -59,9 +56,6 @@ class Byol(Objective):
     Source: BYOL (Grill et al. 2020), eq. 2 and appendix A. As there BatchNorm of the teacher normalises with the batch.
     """
 
-    judge: ClassVar[Judge] = "kNN"
-    needs_labels: ClassVar[bool] = False
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -76,10 +70,6 @@ class Byol(Objective):
         self.network = ByolNetwork(backbone, projector, create_mlp(projector_out, predictor_hidden, projector_out))
         self.make_views = views
         self.momentum = momentum
-
-    def views(self, batch: Batch) -> list[Tensor]:
-        """Two views, each (B, 3, H, W)."""
-        return self.make_views(batch.images)
 
     def forward(self, network: nn.Module, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The predictions (B, out) of both views, and the teacher's projections of both, without gradient."""

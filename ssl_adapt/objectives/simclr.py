@@ -1,13 +1,12 @@
 """SimCLR: the two views of an image attract each other, and all other images repel."""
 
 from collections.abc import Sequence
-from typing import ClassVar, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from ssl_adapt.data import Batch
-from ssl_adapt.objectives.base import Judge, MakeViews, Objective, ProjectedNetwork, create_mlp, feature_width
+from ssl_adapt.objectives.base import MakeViews, Objective, ProjectedNetwork, create_mlp, feature_width
 from ssl_adapt.objectives.nt_xent import nt_xent
 
 ViewForward = Literal["separate", "joint"]
@@ -28,9 +27,6 @@ class Simclr(Objective):
     Source: SimCLR (Chen et al. 2020); sizes and BatchNorm of the projector as in github.com/leftthomas/SimCLR.
     """
 
-    judge: ClassVar[Judge] = "kNN"
-    needs_labels: ClassVar[bool] = False
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -47,15 +43,11 @@ class Simclr(Objective):
         self.temperature = temperature
         self.view_forward = view_forward
 
-    def views(self, batch: Batch) -> list[Tensor]:
-        """Two views, each (B, 3, H, W)."""
-        return self.make_views(batch.images)
-
     def forward(self, network: nn.Module, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The projections (B, out) of both views."""
         if self.view_forward == "joint":
             return tuple(network(torch.cat(list(views))).chunk(2))
-        return tuple(network(view) for view in views)
+        return super().forward(network, views)
 
     def loss(self, outputs: Sequence[Tensor]) -> Tensor:
         """NT-Xent, see `nt_xent`."""

@@ -1,14 +1,12 @@
 """VICReg: the two views of an image agree, while every output varies over images and no two outputs vary together."""
 
 from collections.abc import Sequence
-from typing import ClassVar
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import (
-    Judge,
     MakeViews,
     Objective,
     ProjectedNetwork,
@@ -36,9 +34,6 @@ class Vicreg(Objective):
     Source: VICReg (Bardes et al. 2022), eq. 1 to 6; the projector is their expander of three layers.
     """
 
-    judge: ClassVar[Judge] = "kNN"
-    needs_labels: ClassVar[bool] = False
-
     def __init__(
         self,
         backbone: nn.Module,
@@ -57,27 +52,23 @@ class Vicreg(Objective):
         self.variance_weight = variance_weight
         self.covariance_weight = covariance_weight
 
-    def views(self, batch: Batch) -> list[Tensor]:
-        """Two views, each (B, 3, H, W)."""
-        return self.make_views(batch.images)
-
-    def forward(self, network: nn.Module, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The projections (B, out) of both views."""
-        return tuple(network(view) for view in views)
-
     def loss(self, outputs: Sequence[Tensor]) -> Tensor:
         """The weighted sum of the three terms; variance is the mean, covariance the sum of both views' terms.
 
         Distributed: collective; all processes compute the loss of all rows, so that all call backward, or none.
         """
-        rows = [gather_rows(output) for output in outside_autocast(outputs)]
-        view_a, view_b = rows
-        invariance = F.mse_loss(view_a, view_b)
-        variance = sum((1 - (view.var(dim=0) + EPSILON).sqrt()).relu().mean() for view in rows) / 2
-        covariance = sum(_squared_covariance(view) for view in rows)
-        return (
-            self.invariance_weight * invariance + self.variance_weight * variance + self.covariance_weight * covariance
-        )
+        with torch.autocast(outputs[0].device.type, enabled=False):
+            view_a, view_b = (gather_rows(output) for output in outside_autocast(outputs))
+            return (
+                self.invariance_weight * F.mse_loss(view_a, view_b)
+                + self.variance_weight * (_missing_deviation(view_a) + _missing_deviation(view_b)) / 2
+                + self.covariance_weight * (_squared_covariance(view_a) + _squared_covariance(view_b))
+            )
+
+
+def _missing_deviation(rows: Tensor) -> Tensor:
+    """What the standard deviations of the columns lack to 1, on average."""
+    return (1 - (rows.var(dim=0) + EPSILON).sqrt()).relu().mean()
 
 
 def _squared_covariance(rows: Tensor) -> Tensor:
