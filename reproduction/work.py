@@ -92,7 +92,7 @@ def describe_images(recipe: Recipe) -> str:
         ValueError: if they can't be read, or are not what the table is about.
     """
     data = recipe.data
-    splits = load_splits(recipe)
+    splits = load_splits(recipe.data)
     place = "" if data.root is None else f" from {Path(data.root).name}"
     expected, found = CLASSES.get(data.name, 10), len(splits.train.classes)
     if found != expected:

@@ -20,7 +20,7 @@ def main() -> None:
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     folder = state_folder(given["genotype"])
-    result = search(recipe, load_splits(recipe).train, create_settings(given), folder, device=device)
+    result = search(recipe, load_splits(recipe.data).train, create_settings(given), folder, device=device)
     write_text(given["genotype"], result.genotype.to_json())
     if "json" in given:
         write_text(given["json"], result.to_json())

@@ -186,7 +186,7 @@ def test_too_little_memory_is_a_sentence():
 
 def test_a_slip_of_ours_is_no_sentence():
     def slip():
-        epoch_batches(load_recipe(["recipe=debug"]), None, None, None, 0, 0)
+        epoch_batches(load_recipe("debug").data, None, None, None, 0, 0, 0)
 
     with pytest.raises(AttributeError) as caught:
         slip()

@@ -13,7 +13,7 @@ from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import AccuracyMonitor, Evaluation, FeatureMonitor, Monitor
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import gather_objects
-from ssl_adapt.recipe import KnnSection, Recipe
+from ssl_adapt.recipe import AdaptSection, KnnSection, Recipe
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog, short_time
 from ssl_adapt.training.learner import Learner
@@ -110,6 +110,7 @@ def log_theta(log: RunLog, learner: Learner, stages: Stages, step: int) -> None:
 def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
     """Fix the architecture, between two measurements, and show what changed."""
     assert learner.adaptation is not None
+    assert learner.recipe.adapt is not None
     with log.clock_stopped():
         backbone, px = learner.network.backbone, learner.recipe.data.image_px
         before = _measure(log, "before_fix", monitor, learner, step)
@@ -132,7 +133,7 @@ def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, 
         ["edge", "was", "is", "theta none", "identity", "same"],
         [
             [state.spec.name, state.spec.kind, state.choice, *(f"{value:+.3f}" for value in state.theta)]
-            for state in changed or sorted(states, key=partial(_margin, learner.recipe))[:3]
+            for state in changed or sorted(states, key=partial(_margin, learner.recipe.adapt))[:3]
         ],
     )
     rows = [
@@ -212,12 +213,11 @@ def _key(monitor: Monitor) -> str:
     return monitor.name.lower()
 
 
-def _margin(recipe: Recipe, state: EdgeState) -> float:
+def _margin(adapt: AdaptSection, state: EdgeState) -> float:
     """How far the edge is from another choice: what wins now, less what comes next."""
-    assert recipe.adapt is not None
     none, identity, same = state.theta
     if state.spec.kind == "none":
-        return (same if recipe.adapt.none_rule == "literal" else recipe.adapt.none_threshold) - identity
+        return (same if adapt.none_rule == "literal" else adapt.none_threshold) - identity
     return max(identity, same) - none if state.spec.kind == "identity" else same - max(none, identity)
 
 

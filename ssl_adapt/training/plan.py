@@ -35,7 +35,7 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
         ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
         (
             "data",
-            f"{data.name} at {px} px, batch {data.batch_size}{_describe_shares(recipe)}, "
+            f"{data.name} at {px} px, batch {data.batch_size}{_describe_shares(recipe.train.accumulate)}, "
             f"{stages.steps_per_epoch:,} steps an epoch",
         ),
         (
@@ -43,16 +43,16 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
             f"{recipe.model.name}: {parameters:,} parameters, {macs:,} multiply-adds"
             + (f"; heads {heads:,} parameters" if heads else ""),
         ),
-        ("edges", _describe_edges(learner, recipe)),
-        ("stages", _describe_stages(stages, recipe)),
+        ("edges", _describe_edges(learner)),
+        ("stages", _describe_stages(stages, adapts=recipe.adapt is not None)),
         (monitor.name, monitor.describe()),
     ]
 
 
-def warn_if_too_short(log: RunLog, recipe: Recipe, learner: Learner, stages: Stages) -> None:
+def warn_if_too_short(log: RunLog, learner: Learner, stages: Stages) -> None:
     """Say so where the architecture stage is too short to change any edge."""
-    if learner.adaptation and recipe.adapt and not recipe.adapt.choices:
-        adapt = recipe.adapt
+    adapt = learner.recipe.adapt
+    if learner.adaptation and adapt and not adapt.choices:
         quickest = min(
             steps_to_change(
                 kind,
@@ -129,27 +129,28 @@ def _precision(learner: Learner) -> str:
     return "bfloat16 autocast" if learner.accelerator.mixed_precision == "bf16" else "float32"
 
 
-def _describe_shares(recipe: Recipe) -> str:
+def _describe_shares(accumulate: int) -> str:
     shares = [f"{process_count()} processes"] if process_count() > 1 else []
-    parts = [f"{recipe.train.accumulate} parts"] if recipe.train.accumulate > 1 else []
+    parts = [f"{accumulate} parts"] if accumulate > 1 else []
     return f" in {' of '.join(shares + parts)}" if shares or parts else ""
 
 
-def _describe_edges(learner: Learner, recipe: Recipe) -> str:
-    if recipe.adapt is None:
+def _describe_edges(learner: Learner) -> str:
+    adapt = learner.recipe.adapt
+    if adapt is None:
         return "stay as they are (adapt=null)"
     if learner.adaptation is None:
         return "fixed already"
     kinds = Counter(spec.kind for spec in learner.adaptation.edges)
     described = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
     groups = len(learner.adaptation.theta)
-    return f"{sum(kinds.values())} ({described}), {groups} theta (sharing {recipe.adapt.sharing})"
+    return f"{sum(kinds.values())} ({described}), {groups} theta (sharing {adapt.sharing})"
 
 
-def _describe_stages(stages: Stages, recipe: Recipe) -> str:
+def _describe_stages(stages: Stages, *, adapts: bool) -> str:
     network = stages.total_steps - stages.fix_step
     parts = []
-    if recipe.adapt:
+    if adapts:
         parts.append(f"{stages.architecture_steps:,} steps of weights and theta by turns")
         if stages.anneal_steps:
             parts.append(f"{stages.anneal_steps:,} steps of annealing")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_adapt.export import export_timm
-from ssl_adapt.recipe import Recipe
+from ssl_adapt.recipe import AdaptSection, Recipe
 from ssl_adapt.runs.checkpoint import Checkpoint
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
@@ -43,6 +43,8 @@ from ssl_adapt.training.setting import (
     seed_per_process,
 )
 
+ThetaOrder = Literal["theta first", "weights first"]
+
 
 def pretrain(recipe: Recipe) -> Path | None:
     """Run a recipe; the folder of the exported backbone, or None if `run.stop_after_epochs` ended it early.
@@ -57,7 +59,7 @@ def pretrain(recipe: Recipe) -> Path | None:
     accelerator = create_accelerator(recipe)
     device = accelerator.device
     with RunFolder(recipe) as folder:
-        train_set, test_set = load_splits(recipe)
+        train_set, test_set = load_splits(recipe.data)
         stages = create_stages(recipe, len(train_set))
         monitor = create_monitor(recipe, train_set, test_set, stages, device)
         saved = folder.load_checkpoint()
@@ -73,7 +75,7 @@ def pretrain(recipe: Recipe) -> Path | None:
         folder.create()
         with RunLog(folder.path, accelerator, recipe, saved and saved.state["log"]) as log, StopSignal() as stop:
             log.show_plan(plan)
-            warn_if_too_short(log, recipe, learner, stages)
+            warn_if_too_short(log, learner, stages)
             log_bad_images(log, folder, train_set, test_set)
             if saved:
                 progress = Progress.restore(saved, learner)
@@ -89,25 +91,25 @@ def pretrain(recipe: Recipe) -> Path | None:
                     stop_early(log, folder, epoch)
                     return None
                 log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
-                for batch in epoch_batches(recipe, train_set, device, stages, epoch, progress.step):
+                for batch in epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step):
                     if learner.adaptation and progress.step == stages.fix_step:
                         log_fix(log, folder, monitor, learner, progress.step)
-                    loss = train_step(recipe, learner, stages, learner.views(batch), progress.step)
+                    loss = train_step(learner, stages, learner.views(batch), progress.step)
                     log.advance()
                     progress.count(loss)
                     log_theta(log, learner, stages, progress.step)
                     if loss is None:
                         log_skipped(log, batch, progress.step)
                     must_stop = stop.came()
-                    if must_stop or progress.is_diverged(recipe) or is_checkpoint_step(recipe, progress.step):
+                    if must_stop or progress.is_diverged(recipe.train) or is_checkpoint_step(recipe.run, progress.step):
                         progress.save(folder, learner, log)
                     if must_stop:
                         raise InterruptedRunError(stop.number, progress.step)
-                    progress.check_diverged(recipe)
+                    progress.check_diverged(recipe.train)
 
                 log_epoch(log, monitor, learner, stages, epoch=epoch, step=progress.step, loss=progress.end_epoch())
                 log_bad_images(log, folder, train_set, test_set)
-                if is_checkpoint_epoch(recipe, stages, epoch + 1):
+                if is_checkpoint_epoch(recipe.run, stages, epoch + 1):
                     progress.save(folder, learner, log)
 
             if learner.adaptation:
@@ -116,16 +118,16 @@ def pretrain(recipe: Recipe) -> Path | None:
             return export(log, folder, learner)
 
 
-def train_step(recipe: Recipe, learner: Learner, stages: Stages, views: Sequence[Tensor], step: int) -> float | None:
+def train_step(learner: Learner, stages: Stages, views: Sequence[Tensor], step: int) -> float | None:
     """One step of what is due at `step`; the loss, or None if a loss or gradient was not finite.
 
     The pass that had it, of the weights or of theta, has then moved nothing, and one after it was not made.
     """
     learner.set_drop_path(step / stages.total_steps)
-    order = theta_order(recipe, stages, step)
+    order = theta_order(learner.recipe.adapt, stages, step)
     if order == "theta first" and learner.train_theta(views) is None:
         return None
-    loss = learner.train_weights(views, lr_at(recipe, stages, step), (step + 1) / stages.total_steps)
+    loss = learner.train_weights(views, lr_at(learner.recipe.train, stages, step), (step + 1) / stages.total_steps)
     if loss is not None and order == "weights first" and learner.train_theta(views) is None:
         return None
     if learner.adaptation and step >= stages.architecture_steps:
@@ -133,11 +135,13 @@ def train_step(recipe: Recipe, learner: Learner, stages: Stages, views: Sequence
     return loss
 
 
-def theta_order(recipe: Recipe, stages: Stages, step: int) -> Literal["theta first", "weights first"] | None:
+def theta_order(
+    adapt: AdaptSection | None, stages: Stages, step: int
+) -> Literal["theta first", "weights first"] | None:
     """Whether theta moves before the weights, after them, or not at all."""
-    if recipe.adapt is None or step >= stages.architecture_steps:
+    if adapt is None or step >= stages.architecture_steps:
         return None
-    if recipe.adapt.theta_batch == "same":
+    if adapt.theta_batch == "same":
         return "weights first"
     return "theta first" if step > 0 else None  # there is no batch before the first
 

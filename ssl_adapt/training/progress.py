@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from ssl_adapt.data import Batch, ImageSet
 from ssl_adapt.errors import DivergedError, UserError
 from ssl_adapt.processes import gather_objects, process_count, process_index
-from ssl_adapt.recipe import Recipe
+from ssl_adapt.recipe import RunSection, TrainSection
 from ssl_adapt.runs.checkpoint import Checkpoint, random_state, set_random_state
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
@@ -44,17 +44,17 @@ class Progress:
         self.epoch, self.losses = self.epoch + 1, []
         return mean
 
-    def is_diverged(self, recipe: Recipe) -> bool:
+    def is_diverged(self, train: TrainSection) -> bool:
         """Whether a step without a finite loss ends the run."""
-        return self.skipped >= (1 if recipe.train.on_nonfinite == "stop" else MOST_SKIPPED)
+        return self.skipped >= (1 if train.on_nonfinite == "stop" else MOST_SKIPPED)
 
-    def check_diverged(self, recipe: Recipe) -> None:
+    def check_diverged(self, train: TrainSection) -> None:
         """End a run that has diverged, once it is saved.
 
         Raises:
             FloatingPointError: saying what to try.
         """
-        if self.is_diverged(recipe):
+        if self.is_diverged(train):
             batches = f"those of {self.skipped} batches" if self.skipped > 1 else "that of the batch"
             raise DivergedError(
                 f"the loss or its gradient is not finite at step {self.step:,}, {batches} that metrics.jsonl lists: "
@@ -137,16 +137,16 @@ def check_same_view(train_set: ImageSet, test_set: ImageSet | None, saved: Check
             )
 
 
-def is_checkpoint_step(recipe: Recipe, step: int) -> bool:
+def is_checkpoint_step(run: RunSection, step: int) -> bool:
     """Whether a checkpoint is due after so many steps, the end of an epoch aside."""
-    every = recipe.run.checkpoint_every_steps
+    every = run.checkpoint_every_steps
     return every is not None and step % every == 0
 
 
-def is_checkpoint_epoch(recipe: Recipe, stages: Stages, epochs_done: int) -> bool:
+def is_checkpoint_epoch(run: RunSection, stages: Stages, epochs_done: int) -> bool:
     """Whether a checkpoint is due: every so many epochs, at the end, and where the run is asked to stop."""
-    is_end = epochs_done in (stages.epochs, recipe.run.stop_after_epochs)
-    return is_end or epochs_done % recipe.run.checkpoint_every_epochs == 0
+    is_end = epochs_done in (stages.epochs, run.stop_after_epochs)
+    return is_end or epochs_done % run.checkpoint_every_epochs == 0
 
 
 def log_skipped(log: RunLog, batch: Batch, step: int) -> None:

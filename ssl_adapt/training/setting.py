@@ -11,7 +11,7 @@ from accelerate.utils import DistributedDataParallelKwargs, DistributedType
 from ssl_adapt.data import Batch, ImageSet, ImageSplits, epoch_order, iterate_batches, load_image_splits
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import process_count, process_index
-from ssl_adapt.recipe import Recipe
+from ssl_adapt.recipe import DataSection, Recipe, TrainSection
 from ssl_adapt.training.schedules import Stages, lr_at_step, plan_stages
 
 
@@ -81,13 +81,13 @@ def seed_per_process(seed: int) -> None:
 
 
 def epoch_batches(
-    recipe: Recipe, train_set: ImageSet, device: torch.device, stages: Stages, epoch: int, step: int
+    data: DataSection, train_set: ImageSet, device: torch.device, stages: Stages, seed: int, epoch: int, step: int
 ) -> Iterator[Batch]:
     """This process's share of the batches from `step` to the end of the epoch, in the order of seed and epoch."""
     last = stages.last_step(epoch) - epoch * stages.steps_per_epoch
     first = step - epoch * stages.steps_per_epoch
-    batch_size = recipe.data.batch_size
-    order = epoch_order(len(train_set), seed=recipe.seed, epoch=epoch)
+    batch_size = data.batch_size
+    order = epoch_order(len(train_set), seed=seed, epoch=epoch)
     batches = order[: stages.steps_per_epoch * batch_size].view(-1, batch_size)[first:last]
     share = batches.chunk(process_count(), dim=1)[process_index()]
     return iterate_batches(
@@ -95,14 +95,13 @@ def epoch_batches(
         share.flatten(),
         batch_size=share.shape[1],
         device=device,
-        workers=recipe.data.workers,
+        workers=data.workers,
         drop_last=True,
     )
 
 
-def lr_at(recipe: Recipe, stages: Stages, step: int) -> float:
+def lr_at(train: TrainSection, stages: Stages, step: int) -> float:
     """The weights' learning rate; the warm-up shrinks with `train.max_steps` like the stages."""
-    train = recipe.train
     return lr_at_step(
         step,
         lr=train.lr,
@@ -112,13 +111,12 @@ def lr_at(recipe: Recipe, stages: Stages, step: int) -> float:
     )
 
 
-def load_splits(recipe: Recipe) -> ImageSplits:
-    """The images of the recipe, see `load_image_splits`.
+def load_splits(data: DataSection) -> ImageSplits:
+    """The images of a recipe, see `load_image_splits`.
 
     Raises:
         ValueError: they are not there or can't be read; the message says what to do.
     """
-    data = recipe.data
     return load_image_splits(
         data.name,
         root=data.root,
