@@ -10,7 +10,7 @@ import pytest
 import timm
 import torch
 from accelerate import Accelerator
-from short_runs import SUPERVISED, TINY, events, run
+from short_runs import SUPERVISED, TINY, assert_same_weights, events, run
 from small_networks import small
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -225,3 +225,14 @@ def test_the_clock_goes_on_after_a_stop_within_an_epoch(tmp_path):
     assert resumed.state_dict()["epoch"] == (0.0, 0)
     resumed.start_epoch(2, 2, 2)
     assert resumed.end_epoch()[1] == 0
+
+
+def test_loss_learning_rate_and_gradient_norm_are_logged_every_so_many_steps(tmp_path):
+    run(tmp_path / "some", "train.max_steps=7", "run.log_every_steps=3", "train.schedule=cosine")
+    lines = events(tmp_path / "some", "step")
+    assert [line["step"] for line in lines] == [3, 6]
+    assert all(line["loss"] > 0 and line["gradient_norm"] > 0 for line in lines)
+    assert lines[0]["lr"] > lines[1]["lr"] > 0
+    run(tmp_path / "none", "train.max_steps=7", "run.log_every_steps=0")
+    assert events(tmp_path / "none", "step") == []
+    assert_same_weights(tmp_path / "some", tmp_path / "none")

@@ -51,6 +51,9 @@ class RunSection(Section):
     accuracy_every_epochs: CountOrZero = Field(
         default=1, description="supervised: accuracy on the test images every so many epochs; 0: only at landmarks"
     )
+    log_every_steps: CountOrZero = Field(
+        default=50, description="log loss, learning rate and gradient norm every so many steps; 0: only epochs"
+    )
     trackers: Trackers = Field(default=(), description="also log to these; metrics.jsonl is always written")
 
 

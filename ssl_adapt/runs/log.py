@@ -17,7 +17,7 @@ from rich.table import Table
 
 from ssl_adapt.recipe import Recipe
 
-EVERY_EPOCH = ("epoch", "theta")
+RECURRING = ("step", "epoch", "theta")
 FILE_WIDTH = 110  # columns where the output goes to a file
 
 
@@ -31,7 +31,7 @@ class RunLog:
         state: what `state_dict` gave at the checkpoint that the run goes on from; None starts afresh.
 
     Attributes:
-        history: the events so far, without those that come with every epoch.
+        history: the events so far, without those that come again and again.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class RunLog:
     def record(self, event: str, *, step: int, **values: Any) -> None:
         """Append one line to `metrics.jsonl` and give the numbers to the trackers."""
         line = {"event": event, "step": step, **values}
-        if event not in EVERY_EPOCH:
+        if event not in RECURRING:
             self.history.append(line)
         if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as file:

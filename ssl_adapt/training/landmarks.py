@@ -101,6 +101,14 @@ def log_epoch(
     )
 
 
+def log_step(log: RunLog, learner: Learner, loss: float | None, step: int) -> None:
+    """Record loss, learning rate and gradient norm of the step that was the `step`-th, if it is time to."""
+    every = learner.recipe.run.log_every_steps
+    if every > 0 and step % every == 0 and loss is not None:
+        lr = learner.weight_optimizer.param_groups[0]["lr"]
+        log.record("step", step=step, loss=loss, lr=lr, gradient_norm=learner.gradient_norm)
+
+
 def log_theta(log: RunLog, learner: Learner, stages: Stages, step: int) -> None:
     """Record theta some fifty times until the fix, the ends of epochs aside."""
     if learner.adaptation and step % max(1, stages.fix_step // THETA_POINTS) == 0 and step % stages.steps_per_epoch:

@@ -39,6 +39,7 @@ class Learner:
         accelerator: device and mixed precision.
         recipe: read only.
         memory_format: of the network and its images.
+        gradient_norm: of the weights in their last step, before it was clipped; NaN before the first.
     """
 
     objective: Objective
@@ -49,6 +50,7 @@ class Learner:
     accelerator: Accelerator
     recipe: Recipe
     memory_format: torch.memory_format
+    gradient_norm: float = math.nan
 
     @property
     def network(self) -> Any:
@@ -81,6 +83,7 @@ class Learner:
             norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.train.clip_grad_norm)
         else:
             norm = get_total_norm(gradients)
+        self.gradient_norm = float(norm)
         is_finite = self._is_finite(loss, norm)
         if is_finite:
             self.weight_optimizer.step()

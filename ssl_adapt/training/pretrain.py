@@ -20,6 +20,7 @@ from ssl_adapt.training.landmarks import (
     log_epoch,
     log_fix,
     log_result,
+    log_step,
     log_theta,
 )
 from ssl_adapt.training.learner import Learner, create_learner
@@ -97,6 +98,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                     loss = train_step(learner, stages, learner.views(batch), progress.step)
                     log.advance()
                     progress.count(loss)
+                    log_step(log, learner, loss, progress.step)
                     log_theta(log, learner, stages, progress.step)
                     if loss is None:
                         log_skipped(log, batch, progress.step)
