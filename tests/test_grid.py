@@ -72,7 +72,7 @@ ERRORS = [
     (["seed=1,2"], "no recipe given: add recipe=NAME"),
     (["recipe=debug", "run.dir=here"], "run.dir is set for each run of a grid: leave it out; folder=FOLDER"),
     (["recipe=debug", "run.resume=never"], "run.resume is set for each run"),
-    (["recipe=debug", "jobs=0"], "jobs: got '0', expected integer >= 1"),
+    (["recipe=debug", "jobs=0"], "jobs: got 0, expected integer >= 1"),
     (["recipe=debug", "executor=lokal"], "executor: got 'lokal', expected local | slurm; did you mean 'local'?"),
     (["recipe=debug", "slurm.partion=gpu"], "unknown key 'slurm.partion'; did you mean 'slurm.partition'?"),
     (["recipe=debug", "train.epochs=1,2", "adapt.epochs=2"], "adapt.epochs=2 does not fit into train.epochs=1"),
