@@ -32,9 +32,7 @@ def _names(value: object) -> tuple[str, ...]:
     return names
 
 
-Seeds = Annotated[
-    tuple[int, ...], BeforeValidator(_whole_numbers), Expected("different whole numbers between commas")
-]
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_whole_numbers), Expected("different whole numbers between commas")]
 Names = Annotated[tuple[str, ...], BeforeValidator(_names), Expected("names between commas")]
 
 

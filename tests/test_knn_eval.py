@@ -26,6 +26,8 @@ from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.evaluation.score import RunDefaults, Score, Scores, create_settings, score_model
 from ssl_adapt.evaluation.score_report import print_scores, scores_to_json
 from ssl_adapt.recipe import load_recipe, save_recipe
+from ssl_adapt.recipe.keys import schema_keys
+from ssl_adapt.recipe.read import read_options
 
 SIMCLR = KnnProtocol.preset("simclr_cifar")
 
@@ -205,7 +207,8 @@ SETTINGS: list[tuple[list[str], RunDefaults | None, dict[str, Any]]] = [
 def test_what_is_not_given_comes_from_the_run_or_the_preset(
     arguments: list[str], run: RunDefaults | None, expected: dict[str, Any]
 ) -> None:
-    settings = create_settings(read_options(KnnOptions, ["model=resnet20", *arguments]).model_dump(exclude_none=True), run)
+    options = read_options(KnnOptions, ["model=resnet20", *arguments])
+    settings = create_settings(options.model_dump(exclude_none=True), run)
     assert {name: getattr(settings, name) for name in expected} == expected
 
 

@@ -250,8 +250,7 @@ def test_recipes_are_found_from_any_folder(place: str, tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     code = (
-        "from ssl_adapt.commands.pretrain import help_text
-from ssl_adapt.recipe import available_recipes, load_recipe\n"
+        "from ssl_adapt.recipe import available_recipes, load_recipe\n"
         "print(load_recipe(['recipe=debug']).name, *available_recipes().values(), sep='\\n')"
     )
     environment = {**os.environ, "PYTHONPATH": str(tmp_path)}

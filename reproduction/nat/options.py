@@ -32,9 +32,7 @@ class NatOptions(Section):
     weight_lr: Positive = Field(default=PUBLISHED.weight_lr, description="learning rate of the supernet")
     controller_lr: Positive = Field(default=PUBLISHED.controller_lr, description="learning rate of the controller")
     baseline: Baseline = Field(default=PUBLISHED.baseline, description="how the mean reward is tracked")
-    self_loops: bool = Field(
-        default=PUBLISHED.self_loops, description="whether the controller's nodes see themselves"
-    )
+    self_loops: bool = Field(default=PUBLISHED.self_loops, description="whether the controller's nodes see themselves")
 
 
 # Keys of a recipe that a search does not use, of the longest name that fits: why, and what to type instead.

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from ssl_adapt.report.drawing_path import DrawingPath
 from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import Count, ModelArguments, NewFile, Text
+from ssl_adapt.report.drawing_path import DrawingPath
 
 USAGE = """\
 usage: ssl-adapt inspect model=NAME_OR_FOLDER [KEY=VALUE ...]
@@ -30,9 +30,7 @@ class InspectOptions(Section):
         default=None,
         description="glob over the modules of a timm model without edges of its own; null: the usual ones",
     )
-    image_px: Count | None = Field(
-        default=None, description="side of the images in pixels; null: the network's own"
-    )
+    image_px: Count | None = Field(default=None, description="side of the images in pixels; null: the network's own")
     drawing: DrawingPath | None = Field(
         default=None, description="draw the cells: into this file, or cells.svg and cells.png in this folder"
     )

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from pydantic import Field, model_validator
 
-from ssl_adapt.report.drawing_path import DrawingPath
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import Text
+from ssl_adapt.report.drawing_path import DrawingPath
 
 USAGE = """\
 usage: ssl-adapt report before=NETWORK after=NETWORK drawing=FILE

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from ssl_adapt.recipe.keys import Key, schema_keys
+from ssl_adapt.recipe.keys import schema_keys
 from ssl_adapt.recipe.load import available_recipes
 from ssl_adapt.recipe.schema import Recipe
 

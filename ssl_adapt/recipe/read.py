@@ -1,7 +1,7 @@
 """From `key=value ...` to a frozen model: the one reader of recipes and of the options of every command.
 
-Written here, as neither cyclopts, tyro nor jsonargparse reads `key=value` beside YAML files into pydantic models strictly
-and says in a sentence, before any heavy import, which dotted key was meant.
+Written here, as cyclopts, tyro and jsonargparse take `--key value`: the command line is `key=value` in YAML, the text
+that a recipe's file holds, checked by the same strict model, and what is wrong in either is said in the same sentences.
 """
 
 from __future__ import annotations
