@@ -34,8 +34,8 @@ INTRODUCTION = """\
 
 An error that a user can mend is one sentence on stderr, which begins with `error: `, and exit code 2; it says what is
 wrong and, where that can be known, what to type. All else is a defect: it keeps its traceback and ends with exit code 1
-(`ssl_adapt/commands/ending.py`). Several mistakes in one recipe give a line each. What is below is said before anything is made
-or trained, and nothing in a file is run.
+(`ssl_adapt/commands/ending.py`). Several mistakes in one recipe give a line each. What is below is said before anything
+is made or trained, and nothing in a file is run.
 
 Above a table stands the command; a row is what is wrong, and the sentence without `error: `.
 `DATA` is a folder or tar of images, `RUN` a run folder, `EXPORT` an exported network. The tables are not typed but

@@ -182,7 +182,7 @@ def test_the_batch_script_starts_each_machine_and_queues_an_interrupted_run_agai
     assert output.stdout.splitlines() == [
         "launch --num_machines 2 --num_processes 8 --machine_rank 1 --main_process_ip node7 --main_process_port 20012 "
         "--mixed_precision no --dynamo_backend no --multi_gpu "
-        f"scripts/pretrain.py recipe=debug run.dir={tmp_path} run.resume=auto",
+        f"-m ssl_adapt pretrain recipe=debug run.dir={tmp_path} run.resume=auto",
         *(["requeue 12"] if requeued else []),
     ]
 

@@ -33,9 +33,13 @@ class Key:
     is_open: bool
 
 
-@cache
 def schema_keys(model: type[BaseModel] = Recipe) -> dict[str, Key]:
     """Every key of a recipe, or of other options, by its dotted name; sections before their keys, in their order."""
+    return _keys_of(model)
+
+
+@cache
+def _keys_of(model: type[BaseModel]) -> dict[str, Key]:
     return {key.name: key for key in _walk(model, "")}
 
 
