@@ -55,7 +55,7 @@ def test_growth_leaves_out_what_would_pass_the_limit(monkeypatch: pytest.MonkeyP
 def test_the_option() -> None:
     options = read_options(BenchOptions, ["only=nt_xent", "growth=32768"])
     assert (options.only, options.growth) == (("nt_xent",), 32768)
-    with pytest.raises(ValueError, match="growth: got '512', expected integer >= 1024"):
+    with pytest.raises(ValueError, match="growth: got 512, expected integer >= 1024"):
         read_options(BenchOptions, ["growth=512"])
 
 

@@ -22,7 +22,8 @@ WATCH = """
 import atexit, os, sys
 def write():
     with open(os.environ["LOADED"], "a") as file:
-        print(*(str(module.__file__) for module in sys.modules.values() if hasattr(module, "__file__")), file=file, sep="\\n")
+        for module in sys.modules.values():
+            print(getattr(module, "__file__", None), file=file)
 atexit.register(write)
 """
 
@@ -58,9 +59,7 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     subprocess.run([*pip, "--python", str(python), "install", "--no-deps", "--no-index", str(wheel)], check=True)
     [own] = (folder / "env" / "lib").glob("python*/site-packages")
     (own / "watch.py").write_text(WATCH)
-    (own / "others.pth").write_text(
-        f"{PACKAGES}\nimport watch\n"
-    )  # its own .pth files, one of a checkout, are not read
+    (own / "others.pth").write_text(f"{PACKAGES}\nimport watch\n")  # .pth files there, a checkout's, are not read
     return Installed(wheel, python, folder / "loaded.txt")
 
 
