@@ -122,7 +122,7 @@ class TableRun:
         used = [argument for argument in self._shared() if not why_unused(argument.partition("=")[0])]
         arguments = (
             *used, *NAT_ARGUMENTS[self.scale],
-            f"genotype={_genotype_path(self)}", f"json={self.search_path}",
+            f"genotype={json.dumps(str(_genotype_path(self)))}", f"json={json.dumps(str(self.search_path))}",
         )  # fmt: skip
         return GridRun(name, self.folder, arguments, "nat", self.search_path)
 
