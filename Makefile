@@ -27,8 +27,8 @@ help:
 
 quickstart: .venv/installed
 	rm -rf runs/make_$(RECIPE)
-	$(BIN)/python scripts/pretrain.py recipe=$(RECIPE) run.dir=runs/make_$(RECIPE) $(if $(DATA_ROOT),data.root="$(DATA_ROOT)")
-	$(BIN)/python scripts/knn_eval.py model=runs/make_$(RECIPE)
+	$(BIN)/ssl-adapt pretrain recipe=$(RECIPE) run.dir=runs/make_$(RECIPE) $(if $(DATA_ROOT),data.root="$(DATA_ROOT)")
+	$(BIN)/ssl-adapt knn model=runs/make_$(RECIPE)
 
 test: .venv/installed-dev
 	$(MAKE) --no-print-directory --jobs=2 lint test-other-cpu
@@ -54,7 +54,7 @@ format: .venv/installed-dev
 	$(BIN)/ruff format .
 
 bench: .venv/installed-dev
-	$(BIN)/python scripts/bench.py
+	$(BIN)/ssl-adapt bench
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis

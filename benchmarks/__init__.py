@@ -1,1 +1,1 @@
-"""How long our code takes beside what one would use without it: what `scripts/bench.py` runs."""
+"""How long our code takes beside what one would use without it: what `ssl-adapt bench` runs."""

@@ -1,11 +1,12 @@
-"""The command line of the benchmark: key=value arguments -> Options."""
+"""What the benchmark is told."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Annotated
 
-from ssl_adapt.arguments import NEW_FILE, Key, Kind, describe_keys, read_arguments, whole_number
+from pydantic import BeforeValidator, Field
+
+from ssl_adapt.errors import UserError
+from ssl_adapt.recipe.section import Section
+from ssl_adapt.recipe.values import Expected, NewFile
 
 GROUPS = {
     "views": "two views of a batch: ours, torchvision on PIL images, kornia's operations",
@@ -16,48 +17,26 @@ GROUPS = {
 }
 
 
-def _read_groups(text: str) -> tuple[str, ...]:
-    names = text.split(",")
-    if set(names) - set(GROUPS):
-        raise ValueError
+def _groups(value: object) -> tuple[str, ...]:
+    """The groups between commas, in their order."""
+    names = value.split(",") if isinstance(value, str) else []
+    if not names or set(names) - set(GROUPS):
+        raise UserError("no groups")
     return tuple(group for group in GROUPS if group in names)
 
 
-_KEYS = {
-    "only": Key(Kind(f"some of {','.join(GROUPS)}", _read_groups), "what to time", "all, in this order"),
-    "repeats": Key(whole_number(2), "timed calls of each contender", "10"),
-    "growth": Key(
-        whole_number(1024), "also one call of each form of NT-Xent at 512, 1024 ... up to this batch", "no such table"
-    ),
-    "json": Key(NEW_FILE, "also write the figures, every single time among them, to this file", "none is written"),
-}
-_USAGE = """\
-usage: python scripts/bench.py [only=GROUP,...] [repeats=N] [json=PATH] [growth=B]
-
-Times our code beside what one would use without it; contenders take turns, after a warm-up.
-It runs on the GPU if there is one; CUDA_VISIBLE_DEVICES= (empty) keeps it on the CPU.
-
-Groups
-""" + "".join(f"  {name:<14}{meaning}\n" for name, meaning in GROUPS.items())
-
-HELP = describe_keys(_USAGE, _KEYS)
-
-
-@dataclass(frozen=True)
-class Options:
+class BenchOptions(Section):
     """What to time, how often, and where the figures go beside the terminal."""
 
-    groups: tuple[str, ...] = tuple(GROUPS)
-    repeats: int = 10
-    json_path: Path | None = None
-    largest_growth: int | None = None
-
-
-def parse_options(arguments: Sequence[str]) -> Options:
-    """The options that `key=value` arguments describe.
-
-    Raises:
-        ValueError: an argument is wrong; the message says what to type.
-    """
-    given: dict[str, Any] = read_arguments(arguments, _KEYS)
-    return Options(given.get("only", tuple(GROUPS)), given.get("repeats", 10), given.get("json"), given.get("growth"))
+    only: Annotated[tuple[str, ...], BeforeValidator(_groups), Expected(f"some of {','.join(GROUPS)}")] = Field(
+        default=tuple(GROUPS), description="what to time, in this order"
+    )
+    repeats: Annotated[int, Field(ge=2), Expected("integer >= 2")] = Field(
+        default=10, description="timed calls of each contender"
+    )
+    growth: Annotated[int, Field(ge=1024), Expected("integer >= 1024")] | None = Field(
+        default=None, description="also one call of each form of NT-Xent at 512, 1024 ... up to this batch"
+    )
+    json_path: NewFile | None = Field(
+        default=None, alias="json", description="also write the figures, every single time among them, to this file"
+    )

@@ -10,7 +10,7 @@ from benchmarks.adaptable import compare_families
 from benchmarks.environment import describe_environment
 from benchmarks.knn import compare_knn
 from benchmarks.nt_xent import compare_nt_xent, growth_to_json_values, measure_growth, show_growth
-from benchmarks.options import Options
+from benchmarks.options import BenchOptions
 from benchmarks.report import show_environment, show_result, to_json_values
 from benchmarks.step import compare_simclr_steps, compare_supervised_steps
 from benchmarks.timing import WARM_UP_ROUNDS, Comparison, time_contenders
@@ -36,7 +36,7 @@ SUITE: Suite = {
 }
 
 
-def run_suite(options: Options, suite: Suite = SUITE) -> None:
+def run_suite(options: BenchOptions, suite: Suite = SUITE) -> None:
     """Time the groups of the options, print a table after each comparison, and write the JSON at the end.
 
     Raises:
@@ -48,14 +48,14 @@ def run_suite(options: Options, suite: Suite = SUITE) -> None:
     console = Console(highlight=False)
     show_environment(console, environment)
     results = []
-    for group in options.groups:
+    for group in options.only:
         for comparison in suite[group](device):
             result = time_contenders(comparison, repeats=options.repeats, device=device)
             show_result(console, result)
             results.append({"group": group, **to_json_values(result)})
     growth = {}
-    if options.largest_growth is not None:
-        sizes = [512 * 2**power for power in range((options.largest_growth // 512).bit_length())]
+    if options.growth is not None:
+        sizes = [512 * 2**power for power in range((options.growth // 512).bit_length())]
         growth = measure_growth(sizes, device=device)
         show_growth(console, growth)
     if options.json_path is not None:

@@ -39,7 +39,7 @@ def dry_run(request: Request, console: Console) -> None:
     for run in request.runs:
         start = None if run.has_start() else f"<found by {run.found_by}>"
         for grid_run in [run.search()] * (run.method.how == "nat") + [run.grid_run(start)]:
-            text = f"{grid_run.name}: python scripts/{grid_run.script.name} {' '.join(grid_run.arguments)}"
+            text = f"{grid_run.name}: ssl-adapt {grid_run.command} {' '.join(grid_run.arguments)}"
             console.print(text, markup=False, soft_wrap=True)
     first = [run for run in request.runs if run.seed == request.runs[0].seed]
     rows, hours_of_all = [], 0.0
@@ -51,7 +51,7 @@ def dry_run(request: Request, console: Console) -> None:
             macs = count_macs(network, torch.zeros(1, 3, px, px))
             if recipe.adapt is not None:
                 create_adaptation(plain_network(recipe), recipe.adapt)
-            hours = _try(run, Path(folder), console) if request.options["try_steps"] else None
+            hours = _try(run, Path(folder), console) if request.try_steps else None
             hours_of_all += hours or 0.0
             work = 3 * macs * _passes(recipe) / 1e12  # forward, and about twice as much backward
             rows.append(
@@ -63,7 +63,7 @@ def dry_run(request: Request, console: Console) -> None:
     seeds = len({run.seed for run in request.runs})
     of_seeds = "of one seed" if seeds == 1 else f"of each of {seeds} seeds"
     console.print(f"{len(request.runs):,} runs: {len(rows)} {of_seeds}", markup=False)
-    if not request.options["try_steps"]:
+    if not request.try_steps:
         console.print("hours are predicted with try_steps=true", markup=False)
     if hours_of_all:
         predicted = f"{hours_of_all * seeds:,.1f} hours"
@@ -110,13 +110,13 @@ def _try(run: TableRun, folder: Path, console: Console) -> float | None:
 
 def _try_search(trial: TableRun) -> float:
     """NAT's search for one epoch on few images; the hours of all of it."""
-    recipe, given = read_search_arguments(trial.search().arguments)
-    data, settings = recipe.data, create_settings(given)
+    recipe, options = read_search_arguments(trial.search().arguments)
+    data, settings = recipe.data, create_settings(options)
     train_set = load_image_splits(
         data.name, root=data.root, image_px=data.image_px, train_images=TRIAL_IMAGES, on_bad_image=data.on_bad_image
     ).train
     short = replace(settings, epochs=1, batch_size=TRIAL_BATCH, transforms=1)
-    result = search(recipe, train_set, short, state_folder(given["genotype"]), report=lambda _: None)
-    given["genotype"].write_text(result.genotype.to_json(), encoding="utf-8")
+    result = search(recipe, train_set, short, state_folder(options.genotype), report=lambda _: None)
+    options.genotype.write_text(result.genotype.to_json(), encoding="utf-8")
     images = data.train_images or IMAGES[data.name]
     return result.history[0].seconds * settings.epochs * images / TRIAL_IMAGES / 3600

@@ -1,53 +1,65 @@
-"""The command line of `scripts/reproduce.py`."""
+"""What is asked of a table: the options, and the runs that follow from them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Annotated, Literal
+
+from pydantic import BeforeValidator, Field
 
 from reproduction.runs import TableRun, plan_runs
 from reproduction.systems import METHODS, NETWORKS, SEEDS, Network, Scale
-from ssl_adapt.arguments import TEXT, TRUE_OR_FALSE, Key, Kind, describe_keys, one_of, read_arguments
 from ssl_adapt.errors import UserError
-from ssl_adapt.runs.grid_plan import GRID_KEYS
-
-USAGE = """\
-usage: python scripts/reproduce.py table=1|2|3|4 [KEY=VALUE ...]
-
-Runs what a table of the paper compares and writes the table, with the paper's own numbers beside it:
-  python scripts/reproduce.py table=1 scale=cpu root=cifar10.tar jobs=2 networks=resnet20_nat seeds=1,2
-Finished runs are skipped, and others go on where they stopped. Table 2 is Table 1 seed by seed, and the same runs.
-"""
+from ssl_adapt.recipe.read import read_options
+from ssl_adapt.recipe.section import Section
+from ssl_adapt.recipe.values import Expected, Text
+from ssl_adapt.runs.grid_plan import LaunchOptions
 
 
-def _whole_numbers(text: str) -> tuple[int, ...]:
-    numbers = tuple(int(part) for part in text.split(","))
+def _whole_numbers(value: object) -> tuple[int, ...]:
+    """The numbers between commas."""
+    numbers = tuple(int(part) for part in str(value).split(","))
     if len(set(numbers)) < len(numbers) or min(numbers) < 0:
-        raise ValueError
+        raise UserError("not different whole numbers")
     return numbers
 
 
-def _words(text: str) -> tuple[str, ...]:
-    words = tuple(text.split(","))
-    if len(set(words)) < len(words) or "" in words:
-        raise ValueError
-    return words
+def _names(value: object) -> tuple[str, ...]:
+    """The names between commas."""
+    names = tuple(str(value).split(","))
+    if len(set(names)) < len(names) or "" in names:
+        raise UserError("not different names")
+    return names
 
 
-KEYS = {
-    "table": Key(one_of(("1", "2", "3", "4")), "which table of the paper", None),
-    "scale": Key(one_of(("full", "cpu")), "the paper's setting, or one for a few hours of two CPU cores", "full"),
-    "seeds": Key(Kind("different whole numbers between commas", _whole_numbers), "of every run", "1,2,3,4,5"),
-    "networks": Key(Kind("names between commas", _words), "only these", "all of the table"),
-    "methods": Key(Kind("names between commas", _words), "only these", "all of the network"),
-    "root": Key(TEXT, "folder or tar of the images: data.root of every run", "the data set's usual place"),
-    "folder": Key(TEXT, "where the run folders go", "runs/table_N_SCALE"),
-    "results": Key(TEXT, "folder that the table is written into, as Markdown, CSV and JSON", "results"),
-    "write_only": Key(TRUE_OR_FALSE, "start nothing; write the table of the runs that have finished", "false"),
-    "try_steps": Key(TRUE_OR_FALSE, "with dry_run: also make the fewest steps of each run, on 16 images", "false"),
-    **{name: key for name, key in GRID_KEYS.items() if name != "folder"},
-}
-HELP = describe_keys(USAGE, {f"{name} ": key for name, key in KEYS.items()})
+Seeds = Annotated[tuple[int, ...], BeforeValidator(_whole_numbers), Expected("different whole numbers between commas")]
+Names = Annotated[tuple[str, ...], BeforeValidator(_names), Expected("names between commas")]
+
+
+class TableOptions(Section):
+    """Which runs of which table."""
+
+    table: Literal[1, 2, 3, 4] = Field(description="which table of the paper")
+    scale: Scale = Field(default="full", description="the paper's setting, or one for a few hours of two CPU cores")
+    seeds: Seeds | None = Field(default=None, description="of every run; null: 1,2,3,4,5")
+    networks: Names | None = Field(default=None, description="only these; null: all of the table")
+    methods: Names | None = Field(default=None, description="only these; null: all of the network")
+    root: Text | None = Field(
+        default=None,
+        description="folder or tar of the images: data.root of every run; null: the data set's usual place",
+    )
+    folder: Text | None = Field(default=None, description="where the run folders go; null: runs/table_N_SCALE")
+    results: Text = Field(
+        default="results", description="folder that the table is written into, as Markdown, CSV and JSON"
+    )
+    write_only: bool = Field(default=False, description="start nothing; write the table of the runs that have finished")
+    try_steps: bool = Field(
+        default=False, description="with dry_run: also make the fewest steps of each run, on 16 images"
+    )
+
+
+class ReproduceOptions(LaunchOptions, TableOptions):
+    """Which runs of which table, and how they are started."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +74,9 @@ class Request:
         listed: all of the table, of which it shows those that have finished.
         folder: that holds the runs.
         results: folder of the table.
-        grid: values of GRID_KEYS.
-        options: "write_only" and "try_steps", where given.
+        launch: how the runs are started.
+        write_only: whether only the table is written.
+        try_steps: whether a dry run makes a few steps.
     """
 
     table: int
@@ -73,8 +86,9 @@ class Request:
     listed: tuple[TableRun, ...]
     folder: Path
     results: Path
-    grid: dict[str, Any]
-    options: dict[str, Any]
+    launch: LaunchOptions
+    write_only: bool = False
+    try_steps: bool = False
 
 
 def read_request(arguments: Sequence[str]) -> Request:
@@ -83,19 +97,19 @@ def read_request(arguments: Sequence[str]) -> Request:
     Raises:
         ValueError: an argument is wrong; the message says what to type.
     """
-    given = read_arguments(arguments, KEYS)
-    table, scale = int(given["table"]), cast(Scale, given.get("scale", "full"))
+    options = read_options(ReproduceOptions, arguments)
+    table, scale = options.table, options.scale
     runs_of = 1 if table == 2 else table
     networks = NETWORKS[runs_of, scale]
-    seeds = given.get("seeds", SEEDS[scale])
-    folder = Path(given.get("folder", f"runs/table_{runs_of}_{scale}")).expanduser()
-    if "root" in given and not given.get("write_only") and not Path(given["root"]).expanduser().exists():
-        raise UserError(f"root: there is no {given['root']}: name the folder or tar of the images")
-    common = (f"data.root={given['root']}",) if "root" in given else ()
-    runs = plan_runs(_selected(networks, given), seeds, scale, folder, common)
+    seeds = options.seeds or SEEDS[scale]
+    folder = Path(options.folder or f"runs/table_{runs_of}_{scale}").expanduser()
+    if options.root and not options.write_only and not Path(options.root).expanduser().exists():
+        raise UserError(f"root: there is no {options.root}: name the folder or tar of the images")
+    common = (f"data.root={options.root}",) if options.root else ()
+    runs = plan_runs(_selected(networks, options), seeds, scale, folder, common)
     if not runs:
         raise UserError("methods: none of the networks asked for has them; leave methods out, or name other networks")
-    if given.get("try_steps") and not given.get("dry_run"):
+    if options.try_steps and not options.dry_run:
         raise UserError("try_steps=true has no meaning without dry_run=true: add it, or leave try_steps out")
     listed = plan_runs(networks, sorted({*SEEDS[scale], *seeds, *_seeds_in(folder)}), scale, folder, common)
     return Request(
@@ -105,9 +119,10 @@ def read_request(arguments: Sequence[str]) -> Request:
         tuple(runs),
         tuple(listed),
         folder,
-        Path(given.get("results", "results")).expanduser(),
-        {name: value for name, value in given.items() if name in GRID_KEYS},
-        {name: given.get(name, False) for name in ("write_only", "try_steps")},
+        Path(options.results).expanduser(),
+        options,
+        options.write_only,
+        options.try_steps,
     )
 
 
@@ -117,17 +132,16 @@ def _seeds_in(folder: Path) -> set[int]:
     return {int(number) for number in numbers if number.isdecimal()}
 
 
-def _selected(networks: Sequence[Network], given: dict[str, Any]) -> tuple[Network, ...]:
+def _selected(networks: Sequence[Network], options: TableOptions) -> tuple[Network, ...]:
     known = [network.key for network in networks]
-    for name in given.get("networks", ()):
+    for name in options.networks or ():
         if name not in known:
             raise UserError(f"networks: the table has no {name!r} at this scale; it has {', '.join(known)}")
-    for name in given.get("methods", ()):
+    for name in options.methods or ():
         if name not in METHODS:
             raise UserError(f"methods: there is no {name!r}; there are {', '.join(METHODS)}")
-    wanted = [network for network in networks if network.key in given.get("networks", known)]
-    if "methods" not in given:
+    wanted = [network for network in networks if network.key in (options.networks or known)]
+    if options.methods is None:
         return tuple(wanted)
-    return tuple(
-        replace(network, methods=tuple(m for m in network.methods if m in given["methods"])) for network in wanted
-    )
+    methods = options.methods
+    return tuple(replace(network, methods=tuple(m for m in network.methods if m in methods)) for network in wanted)

@@ -9,7 +9,7 @@ from reproduction.nat.options import why_unused
 from reproduction.systems import METHODS, NAT_ARGUMENTS, RULES, How, Method, Network, Scale
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import Recipe, load_recipe
-from ssl_adapt.runs.grid_plan import SCRIPT, GridRun
+from ssl_adapt.runs.grid_plan import GridRun
 
 CLASSES = {"tiny_imagenet": 200}  # 10 elsewhere; the number changes no edge
 _START_KEYS: dict[How, str] = {
@@ -19,7 +19,6 @@ _START_KEYS: dict[How, str] = {
     "random changes": "adapt.choices",
     "skips at the fix": "adapt.choices",
 }
-SEARCH_SCRIPT = SCRIPT.with_name("nat_search.py")
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ class TableRun:
         return bool(self.method.source) or self.method.how == "nat"
 
     def arguments(self, start: str | None = None) -> tuple[str, ...]:
-        """Of scripts/pretrain.py, all but run.dir and run.resume; `start` in place of what another run found.
+        """Of `ssl-adapt pretrain`, all but run.dir and run.resume; `start` in place of what another run found.
 
         Raises:
             ValueError: if what it starts from is not there.
@@ -106,11 +105,11 @@ class TableRun:
         return load_recipe((*self._shared(), "adapt=null"))
 
     def grid_state(self) -> str:
-        """How its folder stands, as scripts/grid.py tells it; "-" before it was begun."""
+        """How its folder stands, as `ssl-adapt grid` tells it; "-" before it was begun."""
         return GridRun(self.name, self.path, ()).state
 
     def grid_run(self, start: str | None = None) -> GridRun:
-        """The run as scripts/grid.py would start it; `start` as in `arguments`."""
+        """The run as `ssl-adapt grid` would start it; `start` as in `arguments`."""
         own = (f"run.dir={json.dumps(str(self.path))}", "run.resume=auto")
         return GridRun(self.name, self.path, (*self.arguments(start), *own))
 
@@ -123,9 +122,9 @@ class TableRun:
         used = [argument for argument in self._shared() if not why_unused(argument.partition("=")[0])]
         arguments = (
             *used, *NAT_ARGUMENTS[self.scale],
-            f"genotype={_genotype_path(self)}", f"json={self.search_path}",
+            f"genotype={json.dumps(str(_genotype_path(self)))}", f"json={json.dumps(str(self.search_path))}",
         )  # fmt: skip
-        return GridRun(name, self.folder, arguments, SEARCH_SCRIPT, self.search_path)
+        return GridRun(name, self.folder, arguments, "nat", self.search_path)
 
 
 def plan_runs(

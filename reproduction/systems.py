@@ -1,4 +1,4 @@
-"""What each table compares: networks, methods, and the settings of both scales, as arguments of the scripts."""
+"""What each table compares: networks, methods, and the settings of both scales, as arguments of the commands."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -15,7 +15,7 @@ class Network:
         key: names its runs.
         label: as the tables have it, with the size.
         paper: the paper's name for it, or "" where the paper has no such row.
-        arguments: of scripts/pretrain.py.
+        arguments: of `ssl-adapt pretrain`.
         methods: keys of METHODS.
         rules: key of RULES; "": the scale's.
     """

@@ -31,10 +31,10 @@ def reproduce(request: Request, console: Console) -> None:
         ValueError: if the images are not those of the table, or a finished run was made with other values, both before
             any is started; if a run fails, after the table of the others has been written; or if none has finished.
     """
-    if request.grid.get("dry_run"):
+    if request.launch.dry_run:
         dry_run(request, console)
         return
-    if request.options["write_only"]:
+    if request.write_only:
         write_table(request, console)
         return
     for run in request.listed:
@@ -80,9 +80,9 @@ def work_off_runs(request: Request, console: Console) -> None:
         note_facts(request, describe_images(request.runs[0].recipe()))
     first = [run.grid_run() for run in runs if not run.is_second_round()]
     first += [run.search() for run in runs if run.method.how == "nat"]
-    run_grid(Grid(request.folder, tuple(first), request.grid), console)
+    run_grid(Grid(request.folder, tuple(first), request.launch), console)
     second = [run.grid_run() for run in runs if run.is_second_round() and not has_nothing_to_control(run)]
-    run_grid(Grid(request.folder, tuple(second), request.grid), console)
+    run_grid(Grid(request.folder, tuple(second), request.launch), console)
 
 
 def describe_images(recipe: Recipe) -> str:
@@ -113,7 +113,7 @@ def note_facts(request: Request, images: str) -> None:
     facts = {
         "images": images,
         "commit": commit_of_checkout(),
-        "runs at a time": str(request.grid.get("jobs", 1)),
+        "runs at a time": str(request.launch.jobs),
         **describe_environment(device),
     }
     for name, value in known.items():

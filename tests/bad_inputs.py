@@ -34,10 +34,10 @@ INTRODUCTION = """\
 
 An error that a user can mend is one sentence on stderr, which begins with `error: `, and exit code 2; it says what is
 wrong and, where that can be known, what to type. All else is a defect: it keeps its traceback and ends with exit code 1
-(`ssl_adapt/command.py`). Several mistakes in one recipe give a line each. What is below is said before anything is made
-or trained, and nothing in a file is run.
+(`ssl_adapt/commands/ending.py`). Several mistakes in one recipe give a line each. What is below is said before anything
+is made or trained, and nothing in a file is run.
 
-Above a table stands the command, a script of `scripts/`; a row is what is wrong, and the sentence without `error: `.
+Above a table stands the command; a row is what is wrong, and the sentence without `error: `.
 `DATA` is a folder or tar of images, `RUN` a run folder, `EXPORT` an exported network. The tables are not typed but
 written, by `python tests/bad_inputs.py > docs/bad_input.md`.
 """
@@ -258,25 +258,25 @@ def cases(table: list[tuple[str, Make]], script: str, *arguments: str) -> list[C
 
 
 GROUPS: dict[str, list[Case]] = {
-    "Recipe and arguments: `pretrain.py recipe=debug`, or `recipe=mine.yaml`": [
+    "Recipe and arguments: `ssl-adapt pretrain recipe=debug`, or `recipe=mine.yaml`": [
         Case("`recipe=debgu`", nothing, "pretrain", ("recipe=debgu",)),
         *(Case(f"`{text}`", nothing, "pretrain", (*DEBUG, *text.split())) for text in ARGUMENTS),
         *cases(RECIPES, "pretrain", "recipe=mine.yaml", *TINY),
     ],
-    "Images, folders and tars: `pretrain.py data.name=folder data.root=DATA`": [
+    "Images, folders and tars: `ssl-adapt pretrain data.name=folder data.root=DATA`": [
         *cases([(words, partial(write_b_png, data)) for words, data in BAD_BYTES], "pretrain", *DEBUG, *FOLDER),
         *cases(IMAGES, "pretrain", *DEBUG, *FOLDER),
         *cases(LABELS, "pretrain", "recipe=supervised_resnet20", "run.dir=RUN", *FOLDER),
     ],
-    "Exports: `knn_eval.py model=EXPORT data=digits`":
+    "Exports: `ssl-adapt knn model=EXPORT data=digits`":
         cases([(words, partial(copy_export, spoil)) for words, spoil in EXPORTS], "knn_eval", "model=EXPORT", DIGITS),
-    "Architectures: `inspect_network.py model=a.json`":
+    "Architectures: `ssl-adapt inspect model=a.json`":
         cases([(words, partial(JSON.write_bytes, data)) for words, data in ARCHITECTURES], "inspect_network", ARCH),
-    "Run folders and checkpoints: `pretrain.py run.dir=RUN`": [
+    "Run folders and checkpoints: `ssl-adapt pretrain run.dir=RUN`": [
         Case("`run.dir` is a file", partial(RUN.write_text, "x"), "pretrain", DEBUG),
         *(Case(words, partial(copy_run, spoil), "pretrain", (*DEBUG, *rest)) for words, spoil, rest in RUNS),
     ],
-    "kNN evaluation: `knn_eval.py`":
+    "kNN evaluation: `ssl-adapt knn`":
         [Case(f"`{text}`", partial(copy_export, nothing), "knn_eval", tuple(text.split())) for text in SCORES],
 }  # fmt: skip
 CASES = [case for group in GROUPS.values() for case in group]

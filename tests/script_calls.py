@@ -18,6 +18,7 @@ from ssl_adapt.runs.grid import run_grid
 from ssl_adapt.runs.grid_plan import Grid
 
 SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPT_OF = {"pretrain": "pretrain.py", "nat": "nat_search.py"}  # what runs of a grid are started by
 PX, MEAN, STD = 16, (0.3, 0.31, 0.32), (0.4, 0.3, 0.2)
 
 
@@ -46,7 +47,7 @@ def run_here(grid: Grid, console: Console) -> None:
     """In the place of the grid's processes, each of which would import torch: the scripts, one after the other."""
     for run in grid.runs:
         if run.state != "finished":
-            output = run_script(*run.arguments, script=run.script.name)
+            output = run_script(*run.arguments, script=SCRIPT_OF[run.command])
             assert output.code == 0, output.err
     run_grid(grid, console)  # says that nothing is left to do
 

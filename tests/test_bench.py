@@ -19,7 +19,7 @@ from benchmarks.environment import describe_environment
 from benchmarks.knn import check_scores, compare_knn
 from benchmarks.naive import mix_naively
 from benchmarks.nt_xent import check_losses, compare_nt_xent
-from benchmarks.options import GROUPS, Options
+from benchmarks.options import GROUPS, BenchOptions
 from benchmarks.step import (
     compare_simclr_steps,
     compare_supervised_steps,
@@ -235,7 +235,7 @@ def test_naive_alternation_trains_as_ours() -> None:
 def test_suite_prints_tables_and_writes_json(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "bench.json"
     run_suite(
-        Options(groups=("nt_xent", "knn"), repeats=3, json_path=path),
+        BenchOptions(only="nt_xent,knn", repeats=3, json=str(path)),
         suite={group: lambda device, group=group: iter([TINY[group]()]) for group in ("nt_xent", "knn")},
     )
     report = json.loads(path.read_text(encoding="utf-8"))

@@ -10,7 +10,8 @@ from rich.console import Console
 
 from benchmarks import nt_xent as bench
 from benchmarks.nt_xent import Call, compare_nt_xent, exponents, measure_apart, measure_call, measure_growth
-from benchmarks.options import Options, parse_options
+from benchmarks.options import BenchOptions
+from ssl_adapt.recipe.read import read_options
 
 CPU = torch.device("cpu")
 
@@ -52,9 +53,10 @@ def test_growth_leaves_out_what_would_pass_the_limit(monkeypatch: pytest.MonkeyP
 
 
 def test_the_option() -> None:
-    assert parse_options(["only=nt_xent", "growth=32768"]) == Options(("nt_xent",), largest_growth=32768)
-    with pytest.raises(ValueError, match="growth: got '512', expected integer >= 1024"):
-        parse_options(["growth=512"])
+    options = read_options(BenchOptions, ["only=nt_xent", "growth=32768"])
+    assert (options.only, options.growth) == (("nt_xent",), 32768)
+    with pytest.raises(ValueError, match="growth: got 512, expected integer >= 1024"):
+        read_options(BenchOptions, ["growth=512"])
 
 
 @pytest.mark.slow

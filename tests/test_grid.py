@@ -72,7 +72,7 @@ ERRORS = [
     (["seed=1,2"], "no recipe given: add recipe=NAME"),
     (["recipe=debug", "run.dir=here"], "run.dir is set for each run of a grid: leave it out; folder=FOLDER"),
     (["recipe=debug", "run.resume=never"], "run.resume is set for each run"),
-    (["recipe=debug", "jobs=0"], "jobs: got '0', expected integer >= 1"),
+    (["recipe=debug", "jobs=0"], "jobs: got 0, expected integer >= 1"),
     (["recipe=debug", "executor=lokal"], "executor: got 'lokal', expected local | slurm; did you mean 'local'?"),
     (["recipe=debug", "slurm.partion=gpu"], "unknown key 'slurm.partion'; did you mean 'slurm.partition'?"),
     (["recipe=debug", "train.epochs=1,2", "adapt.epochs=2"], "adapt.epochs=2 does not fit into train.epochs=1"),
@@ -182,7 +182,7 @@ def test_the_batch_script_starts_each_machine_and_queues_an_interrupted_run_agai
     assert output.stdout.splitlines() == [
         "launch --num_machines 2 --num_processes 8 --machine_rank 1 --main_process_ip node7 --main_process_port 20012 "
         "--mixed_precision no --dynamo_backend no --multi_gpu "
-        f"scripts/pretrain.py recipe=debug run.dir={tmp_path} run.resume=auto",
+        f"-m ssl_adapt pretrain recipe=debug run.dir={tmp_path} run.resume=auto",
         *(["requeue 12"] if requeued else []),
     ]
 

@@ -10,7 +10,7 @@ from accelerate.state import AcceleratorState
 from short_runs import SUPERVISED, TINY, assert_same_weights, events, run, status, weights
 
 from ssl_adapt import load_recipe
-from ssl_adapt.command import user_sentence
+from ssl_adapt.commands.ending import user_sentence
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.objectives import Simclr
 from ssl_adapt.runs.folder import RunFolder

@@ -17,16 +17,17 @@ from rich.console import Console
 from script_calls import MEAN, PX, STD, create_export, create_run, run_script
 from torch import Tensor, nn
 
-from ssl_adapt.arguments import read_arguments
+from ssl_adapt.commands.knn import KnnOptions
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
 from ssl_adapt.evaluation.network import load_network
-from ssl_adapt.evaluation.options import SCORE_KEYS
 from ssl_adapt.evaluation.progress import show_progress
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.evaluation.score import RunDefaults, Score, Scores, create_settings, score_model
 from ssl_adapt.evaluation.score_report import print_scores, scores_to_json
 from ssl_adapt.recipe import load_recipe, save_recipe
+from ssl_adapt.recipe.keys import schema_keys
+from ssl_adapt.recipe.read import read_options
 
 SIMCLR = KnnProtocol.preset("simclr_cifar")
 
@@ -206,7 +207,8 @@ SETTINGS: list[tuple[list[str], RunDefaults | None, dict[str, Any]]] = [
 def test_what_is_not_given_comes_from_the_run_or_the_preset(
     arguments: list[str], run: RunDefaults | None, expected: dict[str, Any]
 ) -> None:
-    settings = create_settings(read_arguments(["model=resnet20", *arguments], SCORE_KEYS), run)
+    options = read_options(KnnOptions, ["model=resnet20", *arguments])
+    settings = create_settings(options.model_dump(exclude_none=True), run)
     assert {name: getattr(settings, name) for name in expected} == expected
 
 
@@ -220,13 +222,14 @@ def test_random_weights_leave_torch_s_random_state_alone() -> None:
 
 
 def test_help_lists_every_key() -> None:
+    keys = schema_keys(KnnOptions)
     for arguments in ([], ["--help"], ["model=x", "-h"]):
         output = run_script(*arguments)
         assert output.code == 0
         listed = re.findall(r"^  ([a-z_]+) {2,}\S", output.out.partition("Keys [")[2], re.MULTILINE)
-        assert listed == list(SCORE_KEYS)
-    assert len(SCORE_KEYS) == 16
-    assert all(key.meaning in " ".join(output.out.split()) for key in SCORE_KEYS.values())
+        assert listed == list(keys)
+    assert len(keys) == 16
+    assert all(key.description in " ".join(output.out.split()) for key in keys.values())
 
 
 def test_of_many_classes_the_best_and_the_worst_are_shown() -> None:

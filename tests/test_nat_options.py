@@ -62,8 +62,8 @@ def test_what_has_an_effect_or_leaves_something_away_is_taken(typed):
 
 def test_a_recipe_s_own_stages_are_no_part_of_a_search():
     arguments = ["recipe=supervised_resnet20", "weight_lr=0.02", "genotype=a.json"]
-    recipe, given = read_search_arguments(arguments)
-    assert (recipe.adapt, given["weight_lr"]) == (None, 0.02)
+    recipe, options = read_search_arguments(arguments)
+    assert (recipe.adapt, options.weight_lr) == (None, 0.02)
 
 
 @pytest.mark.parametrize(
@@ -84,8 +84,8 @@ def test_the_script_says_what_to_type(arguments, message):
 
 def test_help_lists_the_keys():
     help_text = run_script("--help", script="nat_search.py").out
-    assert "usage: python scripts/nat_search.py" in help_text
-    assert "  batch_size    images in a batch [integer >= 2; default: 64]" in help_text
+    assert "usage: ssl-adapt nat " in help_text
+    assert "  batch_size     images in a batch [integer >= 2; default 64]" in help_text
 
 
 def test_the_searches_of_the_tables_are_given_what_they_use(tmp_path):
@@ -94,14 +94,14 @@ def test_the_searches_of_the_tables_are_given_what_they_use(tmp_path):
     for (_, scale), networks in NETWORKS.items():
         for run in plan_runs(networks, [3], scale, tmp_path, ["data.root=images.tar"]):
             if run.method.how == "nat":
-                recipe, given = read_search_arguments(run.search().arguments)
+                recipe, options = read_search_arguments(run.search().arguments)
                 assert (recipe.data.root, recipe.seed, recipe.model.name) == ("images.tar", 3, run.recipe().model.name)
-                assert given["json"] == run.search().product
+                assert options.json_path == run.search().product
                 [view] = recipe.views
                 seen[run.network.key, scale] = (
                     recipe.data.train_images,
                     view.cutout_px,
-                    given.get("channels"),
+                    options.channels,
                 )
     assert len(seen) == 6
     assert seen["darts", "cpu"] == (10_000, 8, 8)

@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from recipe_files import SHIPPED, debug_text, write_recipe
 
-from ssl_adapt.recipe import available_recipes, describe_recipes, load_recipe, save_recipe
+from ssl_adapt.commands.pretrain import help_text
+from ssl_adapt.recipe import available_recipes, load_recipe, save_recipe
 from ssl_adapt.recipe.keys import find_key, schema_keys
 
 REPOSITORY = Path(__file__).resolve().parent.parent
@@ -221,7 +222,7 @@ def test_a_recipe_is_frozen_everywhere() -> None:
 
 
 def test_help_shows_every_key_and_every_recipe() -> None:
-    text = describe_recipes()
+    text = help_text()
     flat = " ".join(text.split())
     assert max(map(len, text.splitlines())) <= 110
     for name, path in available_recipes().items():

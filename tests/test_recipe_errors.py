@@ -26,7 +26,7 @@ ONE_PROBLEM = [
     ([], f"no recipe given: add recipe=NAME or recipe=PATH; {AVAILABLE}"),
     (
         ["recipe=debug", "quick"],
-        "argument 'quick' has no '=': type recipe=NAME or key=value; --help lists them",
+        "argument 'quick' has no '=': type recipe=NAME or key=value; --help lists the keys",
     ),
     (["recipe=debug", "seed=1", "seed=1"], "'seed' is given twice: keep one of them"),
     (["recipe=debug", "recipe=quickstart"], "'recipe' is given twice: keep one of them"),

@@ -28,6 +28,7 @@ from ssl_adapt.adaptation.architecture import Architecture
 from ssl_adapt.backbones.genotypes import GENOTYPES
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.runs.grid import run_grid
+from ssl_adapt.runs.grid_plan import LaunchOptions
 from ssl_adapt.training.learner import create_adaptation
 
 TABLES = [(table, scale) for table in (1, 3, 4) for scale in ("full", "cpu")]
@@ -157,8 +158,8 @@ def test_a_table_from_the_first_run_to_the_files(tmp_path, monkeypatch, start):
     network = TINY
     runs = plan_runs([network], [3], "cpu", tmp_path / "runs", [])
     request = Request(
-        1, "cpu", (network,), tuple(runs), tuple(runs), tmp_path / "runs", tmp_path / "results", {"jobs": 2},
-        {"write_only": False, "try_steps": False},
+        1, "cpu", (network,), tuple(runs), tuple(runs), tmp_path / "runs", tmp_path / "results",
+        LaunchOptions(jobs=2),
     )  # fmt: skip
     console = Console(file=io.StringIO(), width=200)
     reproduce(request, console)
@@ -218,8 +219,7 @@ def test_controls_of_runs_that_changed_nothing_are_left_out(tmp_path, monkeypatc
         (tmp_path / f"tiny-nat_genotype-seed={seed}.json").write_text(GENOTYPES["ResBlock"].to_json())
     started = []
     monkeypatch.setattr(work, "run_grid", lambda grid, _: started.append([run.name for run in grid.runs]))
-    options = {"write_only": False, "try_steps": False}
-    work.work_off_runs(Request(1, "cpu", (TINY,), tuple(runs), (), tmp_path, tmp_path, {}, options), Console())
+    work.work_off_runs(Request(1, "cpu", (TINY,), tuple(runs), (), tmp_path, tmp_path, LaunchOptions()), Console())
     assert len(started[0]) == 6
     assert started[1] == ["tiny-nat-seed=1", "tiny-nat-seed=2", "tiny-scratch-seed=2", "tiny-random-seed=2"]
 
@@ -227,7 +227,7 @@ def test_controls_of_runs_that_changed_nothing_are_left_out(tmp_path, monkeypatc
 def test_what_was_noted_before_stays(tmp_path):
     runs = tuple(plan_runs([TINY], [1], "cpu", tmp_path, []))
     for jobs in (2, 1, 2):
-        request = Request(1, "cpu", (TINY,), runs, runs, tmp_path, tmp_path, {"jobs": jobs}, {})
+        request = Request(1, "cpu", (TINY,), runs, runs, tmp_path, tmp_path, LaunchOptions(jobs=jobs))
         work.note_facts(request, work.describe_images(runs[0].recipe()))
     facts = work.read_facts(request)
     assert facts["runs at a time"] == "2; 1"
@@ -261,7 +261,7 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch):
     console = Console(file=io.StringIO(), width=300)
     dry_run(request, console)
     text = console.file.getvalue()
-    assert "resnet20_nat-nat_search-seed=2: python scripts/nat_search.py" in text
+    assert "resnet20_nat-nat_search-seed=2: ssl-adapt nat recipe=" in text
     [random] = [line for line in text.splitlines() if line.startswith("resnet20_nat-random-seed=1: ")]
     expected = ["adapt.none_rule=threshold", "data.root=images.tar", "run.resume=auto", "adapt.choices=<found"]
     assert all(f" {word}" in random for word in expected)
@@ -276,7 +276,7 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch):
     ("arguments", "message"),
     [
         ([], ""),
-        (["table=5"], "table: got '5', expected 1 | 2 | 3 | 4"),
+        (["table=5"], "table: got 5, expected 1 | 2 | 3 | 4"),
         (["table=1", "seeds=1,1"], "seeds: got '1,1', expected different whole numbers between commas"),
         (["table=1", "networks=resnet18"], "networks: the table has no 'resnet18' at this scale; it has resnet20,"),
         (["table=1", "methods=best"], "methods: there is no 'best'; there are original, nat,"),

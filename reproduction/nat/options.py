@@ -1,43 +1,39 @@
 """The command line of the search: the keys of a recipe that it uses, and those of NAT beside them."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
+
+from pydantic import Field
 
 from reproduction.nat.settings import PUBLISHED, Baseline, SearchSettings
-from ssl_adapt.arguments import NEW_FILE, POSITIVE, TRUE_OR_FALSE, Key, one_of, read_arguments, whole_number
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.recipe.keys import find_key, schema_keys
+from ssl_adapt.recipe.read import read_options
+from ssl_adapt.recipe.section import Section
+from ssl_adapt.recipe.values import BatchSize, Count, NewFile, Positive
 from ssl_adapt.recipe.yaml_text import parse_yaml
 
-NAT_USAGE = """\
-usage: python scripts/nat_search.py recipe=NAME genotype=FILE.json [KEY=VALUE ...]
 
-NAT, the baseline: searches which edges of a cell should become none or skip connections. What was found is then
-trained from scratch, which costs a whole run again. It runs on the GPU if there is one.
-  python scripts/nat_search.py recipe=supervised_resnet20 model.name=resnet20_nat genotype=found.json
-  accelerate launch scripts/pretrain.py recipe=supervised_resnet20 model.name=resnet20_nat
-      model.args.genotype=found.json adapt=null
+class NatOptions(Section):
+    """The keys of a search beside those of its recipe."""
 
-Of a recipe's keys (scripts/pretrain.py --help lists them) those for the images, the network's cells, views, objective
-and seed count; one that does not is refused. The same command goes on with a search that was stopped or killed, and
-ends with the same result; after the end it tells the result again. FILE.json.search/ beside FILE.json is its state.
-"""
-NAT_KEYS = {
-    "genotype": Key(NEW_FILE, "write the genotype that was found to this JSON file", None),
-    "json": Key(NEW_FILE, "write it with scores, history, seconds and settings to this file", "not written"),
-    "epochs": Key(whole_number(1), "passes of the weights and of the controller", f"{PUBLISHED.epochs}"),
-    "batch_size": Key(whole_number(2), "images in a batch", f"{PUBLISHED.batch_size}"),
-    "channels": Key(whole_number(1), "width of the supernet", f"{PUBLISHED.channels}"),
-    "cells": Key(whole_number(1), "of the supernet", f"{PUBLISHED.cells}"),
-    "transforms": Key(whole_number(1), "drawn at the end; the best is kept", f"{PUBLISHED.transforms}"),
-    "weight_lr": Key(POSITIVE, "learning rate of the supernet", f"{PUBLISHED.weight_lr}"),
-    "controller_lr": Key(POSITIVE, "learning rate of the controller", f"{PUBLISHED.controller_lr}"),
-    "baseline": Key(one_of(get_args(Baseline)), "how the mean reward is tracked", PUBLISHED.baseline),
-    "self_loops": Key(TRUE_OR_FALSE, "whether the controller's nodes see themselves", "false"),
-}  # fmt: skip
+    genotype: NewFile = Field(description="write the genotype that was found to this JSON file")
+    json_path: NewFile | None = Field(
+        default=None, alias="json", description="write it with scores, history, seconds and settings to this file"
+    )
+    epochs: Count = Field(default=PUBLISHED.epochs, description="passes of the weights and of the controller")
+    batch_size: BatchSize = Field(default=PUBLISHED.batch_size, description="images in a batch")
+    channels: Count = Field(default=PUBLISHED.channels, description="width of the supernet")
+    cells: Count = Field(default=PUBLISHED.cells, description="of the supernet")
+    transforms: Count = Field(default=PUBLISHED.transforms, description="drawn at the end; the best is kept")
+    weight_lr: Positive = Field(default=PUBLISHED.weight_lr, description="learning rate of the supernet")
+    controller_lr: Positive = Field(default=PUBLISHED.controller_lr, description="learning rate of the controller")
+    baseline: Baseline = Field(default=PUBLISHED.baseline, description="how the mean reward is tracked")
+    self_loops: bool = Field(default=PUBLISHED.self_loops, description="whether the controller's nodes see themselves")
+
 
 # Keys of a recipe that a search does not use, of the longest name that fits: why, and what to type instead.
 _LEAVE_OUT = "leave it out"
@@ -59,8 +55,8 @@ _UNUSED = {
 }  # fmt: skip
 
 
-def read_search_arguments(arguments: Sequence[str]) -> tuple[Recipe, dict[str, Any]]:
-    """The recipe, and the values of `NAT_KEYS` that were given.
+def read_search_arguments(arguments: Sequence[str]) -> tuple[Recipe, NatOptions]:
+    """The recipe of the search, and its other options.
 
     Raises:
         ValueError: an argument is wrong; the message says what to type.
@@ -75,7 +71,7 @@ def read_search_arguments(arguments: Sequence[str]) -> tuple[Recipe, dict[str, A
         raise UserError("\n".join(problems))
     if "adapt" not in names:
         theirs.append("adapt=null")  # its stages are no part of a search
-    return load_recipe(theirs), read_arguments(ours, NAT_KEYS)
+    return load_recipe(theirs), read_options(NatOptions, ours)
 
 
 def why_unused(key: str) -> str:
@@ -108,7 +104,6 @@ def state_folder(genotype: Path) -> Path:
     return genotype.with_name(f"{genotype.name}.search")
 
 
-def create_settings(given: Mapping[str, Any]) -> SearchSettings:
-    """The published settings, with the given values in place of theirs."""
-    names = {field.name for field in fields(SearchSettings)}
-    return replace(PUBLISHED, **{name: value for name, value in given.items() if name in names})
+def create_settings(options: NatOptions) -> SearchSettings:
+    """The published settings, with the options in place of theirs."""
+    return replace(PUBLISHED, **options.model_dump(exclude={"genotype", "json_path"}))

@@ -40,7 +40,7 @@ def find_network(model: str) -> str:
     if recipe:
         raise UserError(
             f"the run in {folder} has not been exported yet: it goes on with "
-            f"accelerate launch scripts/pretrain.py recipe={recipe} run.dir={folder} run.resume=auto"
+            f"ssl-adapt pretrain recipe={recipe} run.dir={folder} run.resume=auto"
         )
     if not model.startswith(LOCAL) and timm.is_model(model):
         return model

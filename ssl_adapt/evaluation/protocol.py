@@ -8,6 +8,7 @@ from ssl_adapt.errors import UserError
 
 Layer = Literal["backbone", "projection"]
 Weighting = Literal["exp", "majority"]
+PresetName = Literal["simclr_cifar", "instdisc", "dino", "plain"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -37,7 +37,7 @@ class RunDefaults(NamedTuple):
 class ScoreSettings:
     """What is scored, on which images, and how.
 
-    The attributes are the keys of `SCORE_KEYS`, and `network`, the name for `timm.create_model` of `model`. The
+    The attributes are the keys of `ssl-adapt knn`, and `network`, the name for `timm.create_model` of `model`. The
     search is exact where `probes` is None. `train_images` is the run's: the bank where not all were trained on.
     """
 
@@ -85,7 +85,7 @@ class Scores:
 
 
 def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreSettings:
-    """The settings from values by key, as `read_arguments` returns them, and from the run's recipe.
+    """The settings from values by key, as `ssl-adapt knn` takes them, and from the run's recipe.
 
     `data` other than the run's takes no `root` from it; a `protocol` replaces the run's.
 

@@ -1,4 +1,4 @@
-"""The dotted keys of the schema, for the help and for errors that name the nearest right one."""
+"""The dotted keys of a recipe, or of a command, for the help and for errors that name the nearest right one."""
 
 from __future__ import annotations
 
@@ -33,15 +33,19 @@ class Key:
     is_open: bool
 
 
+def schema_keys(model: type[BaseModel] = Recipe) -> dict[str, Key]:
+    """Every key of a recipe, or of other options, by its dotted name; sections before their keys, in their order."""
+    return _keys_of(model)
+
+
 @cache
-def schema_keys() -> dict[str, Key]:
-    """Every key of a recipe by its dotted name, sections before their keys, in the order of the schema."""
-    return {key.name: key for key in _walk(Recipe, "")}
+def _keys_of(model: type[BaseModel]) -> dict[str, Key]:
+    return {key.name: key for key in _walk(model, "")}
 
 
-def find_key(name: str) -> Key | None:
+def find_key(name: str, model: type[BaseModel] = Recipe) -> Key | None:
     """The key of that name, the open key (model.args) where it is one of the names below that, or None."""
-    keys = schema_keys()
+    keys = schema_keys(model)
     if name in keys:
         return keys[name]
     open_keys = (key for key in keys.values() if key.is_open and name.startswith(f"{key.name}."))
@@ -78,7 +82,7 @@ def shown(value: object) -> str:
 def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:
     hints = get_type_hints(model, include_extras=True)
     for field_name, field in model.model_fields.items():
-        name = f"{prefix}{field_name}"
+        name = f"{prefix}{field.alias or field_name}"
         hint = hints[field_name]
         sections = _sections(hint)
         yield Key(
@@ -138,7 +142,9 @@ def _sections(hint: Any) -> list[type[BaseModel]]:
 
 
 def _choices(hint: Any) -> tuple[str, ...]:
-    return get_args(hint) if get_origin(hint) is Literal else ()
+    if get_origin(hint) is Literal:
+        return tuple(map(str, get_args(hint)))
+    return tuple(choice for part in get_args(hint) if get_origin(hint) in _UNIONS for choice in _choices(part))
 
 
 def _expected(hint: Any) -> str:
@@ -151,7 +157,7 @@ def _expected(hint: Any) -> str:
     if get_origin(hint) is Annotated:
         return next(note.text for note in hint.__metadata__ if isinstance(note, Expected))
     if get_origin(hint) is Literal:
-        return " | ".join(get_args(hint))
+        return " | ".join(map(str, get_args(hint)))
     if hint is bool:
         return "true or false"
     assert hint is NoneType

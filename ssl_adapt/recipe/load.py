@@ -7,19 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
-
 from ssl_adapt.errors import UserError
 from ssl_adapt.json_text import read_text
-from ssl_adapt.recipe.keys import did_you_mean, find_key, schema_keys, shown
+from ssl_adapt.recipe.keys import did_you_mean, find_key, shown
+from ssl_adapt.recipe.read import check_values, parse_values, split_arguments, unknown_key
 from ssl_adapt.recipe.schema import Recipe
 from ssl_adapt.recipe.yaml_text import dump_yaml, parse_yaml
 
 MAX_BYTES = 2**20  # of a recipe's file
 FIRST = ("debug", "quickstart")  # of the recipes, wherever they are listed
-_MAX_PROBLEMS = 100
-_MAX_COMPARED = 100  # characters of a name that are compared with the known ones
 
 
 def available_recipes() -> dict[str, Path]:
@@ -46,27 +42,25 @@ def load_recipe(source: str | Sequence[str], values: Mapping[str, Any] | None = 
     Raises:
         ValueError: an argument, the file or a value is wrong; a line for each problem says what to type.
     """
-    texts = _split_arguments([f"recipe={source}"] if isinstance(source, str) else source)
+    arguments = [f"recipe={source}"] if isinstance(source, str) else source
+    texts, problems = split_arguments(Recipe, arguments, also=["recipe"], to_type="recipe=NAME or key=value")
+    if not any(argument.startswith("recipe=") for argument in arguments):
+        problems.append(f"no recipe given: add recipe=NAME or recipe=PATH; available: {_available()}")
+    if problems:
+        raise UserError("\n".join(dict.fromkeys(problems)))
     _check_keys(values or {})
     source = texts.pop("recipe")
-    overrides = {**_parse_overrides(texts), **{key: _as_yaml(value) for key, value in (values or {}).items()}}
+    overrides = {**parse_values(texts), **{key: _as_yaml(value) for key, value in (values or {}).items()}}
     path = _recipe_path(source)
     found = _read_recipe(path)
     for name, value in overrides.items():
         _override(found, name, value, source)
     found.setdefault("name", path.stem)
-    try:
-        return Recipe.model_validate(found)
-    except ValidationError as error:
-        problems = error.errors(include_url=False)
-        lines = [_sentence(details, found, source) for details in problems[:_MAX_PROBLEMS]]
-        if len(problems) > _MAX_PROBLEMS:
-            lines.append(f"there are {len(problems) - _MAX_PROBLEMS:,} more problems: correct these first")
-        raise UserError("\n".join(dict.fromkeys(lines))) from None
+    return check_values(Recipe, found, source)
 
 
 def _check_keys(values: Mapping[str, Any]) -> None:
-    problems = [_unknown_key(key) for key in values if find_key(key) is None]
+    problems = [unknown_key(key) for key in values if find_key(key) is None]
     if problems:
         raise UserError("\n".join(problems))
 
@@ -89,46 +83,6 @@ def recipe_text(recipe: Recipe) -> str:
 def save_recipe(recipe: Recipe, path: Path | str) -> None:
     """Write `recipe_text` to a file."""
     Path(path).write_text(recipe_text(recipe), encoding="utf-8")
-
-
-def _split_arguments(arguments: Sequence[str]) -> dict[str, str]:
-    """The text of the value for each key, 'recipe' among them; keys are known, different and not nested."""
-    texts: dict[str, str] = {}
-    problems = []
-    for argument in arguments:
-        key, equals, text = argument.partition("=")
-        if not equals:
-            problems.append(f"argument {shown(argument)} has no '=': type recipe=NAME or key=value; --help lists them")
-        elif key in texts:
-            problems.append(f"{shown(key)} is given twice: keep one of them")
-        elif key != "recipe" and find_key(key) is None:
-            problems.append(_unknown_key(key))
-        else:
-            texts[key] = text
-    problems += [
-        f"{parent!r} and {child!r} are given together, and the first contains the second: keep one of them"
-        for child in texts
-        for parent in texts
-        if child.startswith(f"{parent}.")
-    ]
-    if not any(argument.startswith("recipe=") for argument in arguments):
-        problems.append(f"no recipe given: add recipe=NAME or recipe=PATH; available: {_available()}")
-    if problems:
-        raise UserError("\n".join(dict.fromkeys(problems)))
-    return texts
-
-
-def _parse_overrides(texts: dict[str, str]) -> dict[str, Any]:
-    values = {}
-    problems = []
-    for key, text in texts.items():
-        try:
-            values[key] = parse_yaml(text)
-        except ValueError as error:
-            problems.append(f"{key}: {shown(text)} is not a YAML value: {error}; quotes make it text: {key}=\"'...'\"")
-    if problems:
-        raise UserError("\n".join(problems))
-    return values
 
 
 def _recipe_path(source: str) -> Path:
@@ -176,71 +130,6 @@ def _override(values: dict[str, Any], name: str, value: Any, source: str) -> Non
             raise UserError(message)
         section = inner
     section[leaf] = value
-
-
-def _sentence(details: ErrorDetails, values: dict[str, Any], source: str) -> str:
-    """One problem that pydantic found, as a sentence; a rule between keys may give several, a line each."""
-    location, value = _locate(details["loc"], values)
-    name = ".".join(location)
-    if details["type"].startswith("union_tag"):  # which of several sections it is
-        name = f"{name}.name"
-        given, value = value, value.get("name") if isinstance(value, dict) else value
-        if isinstance(given, dict) and "name" not in given:
-            return _missing(name, source)
-    key = find_key(name)
-    if details["type"] == "missing" and isinstance(details["loc"][-1], str):  # else it is an item of a list
-        return _missing(name, source)
-    if details["type"] == "extra_forbidden":
-        return _unknown_key(name) if key is None else _foreign_key(name, values)
-    while key is None and location:  # below a key that is open: what it holds is wrong as a whole
-        location.pop()
-        key = find_key(".".join(location))
-        _, value = _locate(location, values)
-    if key is None or (key.is_section and details["type"] == "value_error"):
-        return str(details["ctx"]["error"])
-    nearest = did_you_mean(value[:_MAX_COMPARED], key.choices) if isinstance(value, str) else ""
-    return f"{key.name}: got {shown(value)}, expected {key.expected}{nearest}"
-
-
-def _locate(place: Sequence[int | str], values: dict[str, Any]) -> tuple[list[str], Any]:
-    """The parts of a key's name, and the value there, from pydantic's way to it.
-
-    On that way also stand the numbers of list items, and the names of sections where several may stand.
-    """
-    parts: list[str] = []
-    value: Any = values
-    for step in place:
-        if isinstance(step, int):
-            if isinstance(value, list) and step < len(value) and isinstance(value[step], dict):  # else no section
-                value = value[step]
-        elif isinstance(value, dict) and step in value:
-            parts.append(str(step))
-            value = value[step]
-        elif not (isinstance(value, dict) and value.get("name") == step):
-            parts.append(step)  # a key that is not there
-            value = None
-    return parts, value
-
-
-def _missing(name: str, source: str) -> str:
-    key = find_key(name)
-    assert key is not None
-    return f"recipe {source!r} has no {name}; add {name}=VALUE ({key.expected}): {key.description}"
-
-
-def _foreign_key(name: str, values: dict[str, Any]) -> str:
-    """The key is one of another section than the one that stands there."""
-    place = name.rpartition(".")[0]
-    _, section = _locate(place.split("."), values)
-    own = f"{place}.name={section['name']}" if isinstance(section, dict) else f"the {place} given"
-    return f"{name} has no meaning for {own}: leave it out"
-
-
-def _unknown_key(name: str) -> str:
-    keys = [key.name for key in schema_keys().values() if not key.is_section]
-    return (
-        f"unknown key {shown(name)}{did_you_mean(name.lstrip('-')[:_MAX_COMPARED], keys) or '; --help lists the keys'}"
-    )
 
 
 def _available() -> str:

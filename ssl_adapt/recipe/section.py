@@ -1,4 +1,4 @@
-"""What all sections of a recipe have in common."""
+"""What all sections of a recipe, and the options of all commands, have in common."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import isfinite
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
@@ -46,6 +47,13 @@ def _plain_arguments(arguments: dict[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _new_file(value: object) -> Path:
+    """The path of a file that may be written."""
+    if not (isinstance(value, str) and value and Path(value).parent.is_dir() and not Path(value).is_dir()):
+        raise UserError("not a new file")
+    return Path(value)
+
+
 Count = Annotated[int, Field(ge=1), Expected("integer >= 1")]
 CountOrZero = Annotated[int, Field(ge=0), Expected("integer >= 0")]
 EvenOrZero = Annotated[int, Field(ge=0, multiple_of=2), Expected("even integer >= 0")]
@@ -62,6 +70,7 @@ Probability = Annotated[float, Field(ge=0, le=1), Expected("number from 0 to 1")
 Number = Annotated[float, Expected("number")]
 Text = Annotated[str, Field(min_length=1, pattern=r"^[^\x00]*$"), Expected("text")]
 Tuple = BeforeValidator(_list_to_tuple)
+NewFile = Annotated[Path, BeforeValidator(_new_file), Expected("path of a file in a folder that exists")]
 
 Seed = Annotated[int, Field(ge=0, lt=2**32), Expected("integer from 0 to 2**32 - 1")]
 FolderName = Annotated[

@@ -25,7 +25,7 @@ from ssl_adapt.report.cell_layout import (
     lay_out_cell,
     text_width,
 )
-from ssl_adapt.report.options import SUFFIXES
+from ssl_adapt.report.drawing_path import SUFFIXES
 
 PLAIN, CHANGED = "#222222", "#cc0000"
 COLOURS = {"operation": PLAIN, "original": PLAIN, "identity": "#4f73a6", "none": "#b0b0b0"}

@@ -1,4 +1,4 @@
-"""The figures that `scripts/report.py` draws."""
+"""The figures that `ssl-adapt report` draws."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +10,7 @@ from ssl_adapt.report.theta_plot import draw_theta
 
 
 def draw_report(given: Mapping[str, Any]) -> list[str]:
-    """Draw what was asked for, as `read_report_arguments` returns it; a line for each figure.
+    """Draw what was asked for, by the keys of `ssl-adapt report`; a line for each figure.
 
     Raises:
         ValueError: a network or run is not there.

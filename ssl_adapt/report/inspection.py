@@ -1,4 +1,4 @@
-"""The network that `scripts/inspect_network.py` shows."""
+"""The network that `ssl-adapt inspect` shows."""
 
 import os
 from collections.abc import Mapping

@@ -23,16 +23,16 @@ def run_grid(grid: Grid, console: Console) -> None:
     """
     waiting = [run for run in grid.runs if run.state != "finished"]
     console.print(f"{len(grid.runs):,} runs in {grid.folder}, {len(waiting):,} to do", markup=False, soft_wrap=True)
-    if grid.given.get("dry_run"):
+    if grid.launch.dry_run:
         for run in waiting:
             console.print(f"{run.name}: {' '.join(run.arguments)}", markup=False, soft_wrap=True)
         return
     jobs: dict[str, Any] = {}
-    executor = create_executor(grid.folder / "submitit", grid.given)
+    executor = create_executor(grid.folder / "submitit", grid.launch)
     try:
         if waiting:
             (grid.folder / "logs").mkdir(parents=True, exist_ok=True)
-            work_off(executor, {run.name: _create_job(grid, run) for run in waiting}, grid.given, jobs)
+            work_off(executor, {run.name: _create_job(grid, run) for run in waiting}, grid.launch, jobs)
     finally:
         console.print(_table(grid.runs))
     failed = [run for run in waiting if jobs[run.name].exception() is not None]
@@ -45,10 +45,10 @@ def run_grid(grid: Grid, console: Console) -> None:
 
 
 def _create_job(grid: Grid, run: GridRun) -> RunJob:
-    command, processes = [sys.executable], grid.given.get("processes", 1)
+    command, processes = [sys.executable], grid.launch.processes
     if processes > 1:  # what accelerate launch calls as well, which starts only one process without a GPU
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
-    return RunJob([*command, str(run.script), *run.arguments], _log(grid, run), processes)
+    return RunJob([*command, "-m", "ssl_adapt", run.command, *run.arguments], _log(grid, run), processes)
 
 
 def _table(runs: Sequence[GridRun]) -> Table:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ssl_adapt.errors import UserError
+from ssl_adapt.runs.grid_plan import LaunchOptions
 from ssl_adapt.runs.stop_signal import StopSignal
 
 POLL_SEC = 0.2
@@ -99,14 +100,14 @@ class RunJob:
             self._process.terminate()
 
 
-def work_off(executor: Any, runs: Mapping[str, RunJob], given: Mapping[str, Any], submitted: dict[str, Any]) -> None:
+def work_off(executor: Any, runs: Mapping[str, RunJob], launch: LaunchOptions, submitted: dict[str, Any]) -> None:
     """Submit the runs and wait: on Slurm all at once, here each as another ends; submitit's jobs go into `submitted`.
 
     Raises:
         InterruptedGridError: if SIGTERM or Ctrl-C came; the jobs were told, and those on this machine have ended.
     """
-    is_local = given.get("executor", "local") == "local"
-    waiting, lanes = list(runs), dict.fromkeys(range(given.get("jobs", 1)), "")
+    is_local = launch.executor == "local"
+    waiting, lanes = list(runs), dict.fromkeys(range(launch.jobs), "")
     with StopSignal() as stop:
         if not is_local:
             with executor.batch():
@@ -145,8 +146,8 @@ def _stop(jobs: Mapping[str, Any], is_local: bool) -> None:
         time.sleep(POLL_SEC)
 
 
-def create_executor(folder: Path, given: Mapping[str, Any]) -> Any:
-    """submitit's executor with the values of GRID_KEYS that were given; its files go into `folder`.
+def create_executor(folder: Path, launch: LaunchOptions) -> Any:
+    """submitit's executor; its files go into `folder`.
 
     Raises:
         ValueError: if submitit is not installed, or Slurm is not here.
@@ -157,22 +158,23 @@ def create_executor(folder: Path, given: Mapping[str, Any]) -> Any:
     import submitit
 
     cloudpickle.register_pickle_by_value(sys.modules[__name__])  # or a job would import this package to wait for a run
-    cluster = given.get("executor", "local")
-    if cluster == "local":
-        executor = submitit.AutoExecutor(folder, cluster=cluster)
+    if launch.executor == "local":
+        executor = submitit.AutoExecutor(folder, cluster="local")
         executor.update_parameters(timeout_min=_YEARS_MIN)
         return executor
     if shutil.which("srun") is None or shutil.which("sbatch") is None:
         raise UserError("executor=slurm: srun and sbatch are not here; start it on a machine of the cluster")
-    slurm = {name.removeprefix("slurm."): value for name, value in given.items() if name.startswith("slurm.")}
-    executor = submitit.AutoExecutor(folder, cluster=cluster, slurm_max_num_timeout=MAX_TIMEOUTS)
+    executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=MAX_TIMEOUTS)
     executor.update_parameters(
         name=folder.parent.name,
         tasks_per_node=1,
-        slurm_array_parallelism=given.get("jobs", 1),
+        slurm_array_parallelism=launch.jobs,
         slurm_signal_delay_s=SAVE_SEC,
         slurm_additional_parameters={"requeue": True},
-        **{_SLURM_NAMES.get(name, f"slurm_{name}"): value for name, value in {"time_min": 1440, **slurm}.items()},
+        **{
+            _SLURM_NAMES.get(name, f"slurm_{name}"): value
+            for name, value in launch.slurm.model_dump(exclude_none=True).items()
+        },
     )
     return executor
 

@@ -7,53 +7,65 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
-from ssl_adapt.arguments import TEXT, TRUE_OR_FALSE, Key, describe_keys, one_of, read_arguments, whole_number
+from pydantic import Field
+
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import Recipe, load_recipe
+from ssl_adapt.recipe.keys import schema_keys
+from ssl_adapt.recipe.read import read_options
+from ssl_adapt.recipe.section import Section
+from ssl_adapt.recipe.values import Count, Text
 from ssl_adapt.runs.same_recipe import check_same
 
-SCRIPT = Path(__file__).parents[2] / "scripts" / "pretrain.py"
 _MAX_NAME = 150
 
-GRID_KEYS = {
-    "folder": Key(TEXT, "where the run folders go, each named after what varies", "runs/grid_RECIPE"),
-    "executor": Key(one_of(("local", "slurm")), "what starts the runs: this machine, or Slurm", "local"),
-    "processes": Key(whole_number(1), "processes of each run, all on one machine", "1"),
-    "jobs": Key(whole_number(1), "runs at a time", "1"),
-    "dry_run": Key(TRUE_OR_FALSE, "check everything, show the runs and start none", "false"),
-    "slurm.partition": Key(TEXT, "Slurm's partition", "the cluster's"),
-    "slurm.time_min": Key(whole_number(1), "minutes after which a run is saved and queued again", "1440"),
-    "slurm.gpus": Key(whole_number(1), "GPUs of a run", "none"),
-    "slurm.cpus": Key(whole_number(1), "CPU cores of a run", "the cluster's"),
-    "slurm.mem_gb": Key(whole_number(1), "memory of a run in GB", "the cluster's"),
-    "slurm.account": Key(TEXT, "who pays", "the cluster's"),
-    "slurm.qos": Key(TEXT, "quality of service", "the cluster's"),
-    "slurm.constraint": Key(TEXT, "features that the machine must have", "none"),
-}
-_USAGE = """\
-usage: python scripts/grid.py recipe=NAME[,NAME] [KEY=VALUE[,VALUE...] ...]
 
-Starts a run for every combination of the values between commas; commas in [ ], { } and quotes part nothing:
-  python scripts/grid.py recipe=simclr_resnet20 seed=0,1,2 adapt.sharing=full,cell jobs=2
-Runs that have finished are skipped, and others go on where they stopped, so the same command again goes on.
-All keys of scripts/pretrain.py may be given but run.dir and run.resume, which the grid sets.
-"""
-HELP = describe_keys(_USAGE, {f"{name} ": key for name, key in GRID_KEYS.items()})  # the blank parts long names
+class SlurmSection(Section):
+    """What a run needs on Slurm."""
+
+    partition: Text | None = Field(default=None, description="Slurm's partition; null: the cluster's")
+    time_min: Count = Field(default=1440, description="minutes after which a run is saved and queued again")
+    gpus: Count | None = Field(default=None, description="GPUs of a run")
+    cpus: Count | None = Field(default=None, description="CPU cores of a run; null: the cluster's")
+    mem_gb: Count | None = Field(default=None, description="memory of a run in GB; null: the cluster's")
+    account: Text | None = Field(default=None, description="who pays; null: the cluster's")
+    qos: Text | None = Field(default=None, description="quality of service; null: the cluster's")
+    constraint: Text | None = Field(default=None, description="features that the machine must have")
+
+
+class LaunchOptions(Section):
+    """How runs are started."""
+
+    executor: Literal["local", "slurm"] = Field(
+        default="local", description="what starts the runs: this machine, or Slurm"
+    )
+    processes: Count = Field(default=1, description="processes of each run, all on one machine")
+    jobs: Count = Field(default=1, description="runs at a time")
+    dry_run: bool = Field(default=False, description="check everything, show the runs and start none")
+    slurm: SlurmSection = Field(default=SlurmSection(), description="with executor=slurm")
+
+
+class GridOptions(LaunchOptions):
+    """The keys of a grid beside those of its recipes."""
+
+    folder: Text | None = Field(
+        default=None, description="where the run folders go, each named after what varies; null: runs/grid_RECIPE"
+    )
 
 
 @dataclass(frozen=True)
 class GridRun:
-    """One combination: the name of its folder, the folder, and the arguments of the script.
+    """One combination: the name of its folder, the folder, and the command with its arguments.
 
-    `product` is the file that a script other than pretrain's leaves once it has finished.
+    `product` is the file that a command other than pretrain leaves once it has finished.
     """
 
     name: str
     path: Path
     arguments: tuple[str, ...]
-    script: Path = SCRIPT
+    command: str = "pretrain"
     product: Path | None = None
 
     @property
@@ -66,11 +78,11 @@ class GridRun:
 
 @dataclass(frozen=True)
 class Grid:
-    """The runs, all checked, and how they are started: the values of GRID_KEYS that were given."""
+    """The runs, all checked, and how they are started."""
 
     folder: Path
     runs: tuple[GridRun, ...]
-    given: Mapping[str, Any]
+    launch: LaunchOptions
 
 
 def split_values(text: str) -> list[str]:
@@ -99,10 +111,9 @@ def plan_grid(arguments: Sequence[str]) -> Grid:
         ValueError: an argument, or the recipe of any of the runs is wrong, or a folder holds a run with another
             recipe; a line for each problem says what to type.
     """
-    own = [a for a in arguments if a.partition("=")[0] in GRID_KEYS or a.startswith("slurm.")]
-    given = read_arguments(own, GRID_KEYS)
-    if not SCRIPT.is_file():
-        raise UserError(f"{SCRIPT} is not there: start grids from a checkout of the repository")
+    keys = schema_keys(GridOptions)
+    own = [a for a in arguments if a.partition("=")[0] in keys or a.startswith("slurm.")]
+    options = read_options(GridOptions, own)
     choices: dict[str, list[str]] = {}
     for argument in arguments:
         name, equals, text = argument.partition("=")
@@ -118,12 +129,12 @@ def plan_grid(arguments: Sequence[str]) -> Grid:
         if len(set(choices[name])) < len(choices[name]):
             raise UserError(f"{argument!r} has a value twice: keep one of them")
     recipes = choices.get("recipe", [])
-    folder = Path(given.get("folder", f"runs/grid_{'_'.join(_safe(Path(recipe).stem) for recipe in recipes)}"))
+    folder = Path(options.folder or f"runs/grid_{'_'.join(_safe(Path(recipe).stem) for recipe in recipes)}")
     combinations = itertools.product(*([(name, value) for value in values] for name, values in choices.items()))
     varied = [name for name, values in choices.items() if len(values) > 1 and name != "recipe"]
     runs = tuple(_create_run(folder.expanduser(), dict(combination), varied) for combination in combinations)
     _check(runs)
-    return Grid(folder.expanduser(), runs, given)
+    return Grid(folder.expanduser(), runs, options)
 
 
 def read_json_file(path: Path) -> dict[str, Any]:

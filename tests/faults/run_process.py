@@ -85,7 +85,7 @@ class RunProcess:
 def _run(folder: Path, output: Path, step: "Synchronized[int]", first: "Synchronized[int]", streams: bool) -> None:
     import torch
 
-    from ssl_adapt.command import run_command
+    from ssl_adapt.commands.ending import run_command
     from ssl_adapt.recipe import load_recipe
     from ssl_adapt.training.pretrain import pretrain
     from ssl_adapt.training.progress import Progress

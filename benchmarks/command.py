@@ -1,0 +1,29 @@
+"""Our code beside others', timed: `ssl-adapt bench [only=GROUP,...] [repeats=N] [json=PATH] [growth=B]`."""
+
+from collections.abc import Sequence
+
+from benchmarks.options import GROUPS, BenchOptions
+from ssl_adapt.recipe.help import describe_options
+from ssl_adapt.recipe.read import read_options
+
+USAGE = """\
+usage: ssl-adapt bench [only=GROUP,...] [repeats=N] [json=PATH] [growth=B]
+
+Times our code beside what one would use without it; contenders take turns, after a warm-up.
+It runs on the GPU if there is one; CUDA_VISIBLE_DEVICES= (empty) keeps it on the CPU.
+
+Groups
+""" + "".join(f"  {name:<14}{meaning}\n" for name, meaning in GROUPS.items())
+
+
+def help_text() -> str:
+    """The text of --help."""
+    return describe_options(USAGE, BenchOptions)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Time what was asked for, print the figures and write them."""
+    options = read_options(BenchOptions, arguments)
+    from benchmarks.suite import run_suite
+
+    run_suite(options)

@@ -1,0 +1,25 @@
+"""Where a drawing goes, as it is typed."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import BeforeValidator
+
+from ssl_adapt.errors import UserError
+from ssl_adapt.recipe.values import Expected
+
+SUFFIXES = (".svg", ".png", ".pdf")
+
+
+def _drawing_path(value: object) -> Path:
+    path = Path(value) if isinstance(value, str) and value else None
+    if path is None or not (path.is_dir() or (path.suffix in SUFFIXES and path.parent.is_dir())):
+        raise UserError("not the path of a drawing")
+    return path
+
+
+DrawingPath = Annotated[
+    Path,
+    BeforeValidator(_drawing_path),
+    Expected(f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file in a folder that exists, or a folder"),
+]
