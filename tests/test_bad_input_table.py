@@ -1,5 +1,6 @@
 """docs/bad_input.md: every row is what the scripts say today, in one sentence and with nothing made."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ DOCUMENT = (Path(__file__).parent.parent / "docs" / "bad_input.md").read_text(en
 def test_bad_input_gets_the_sentence_of_the_table(case: Case) -> None:
     output, created = answer(case)
     assert output.code == 2, output.err
-    assert output.out == ""
+    assert re.fullmatch(r"(recipe \w+ in \S+: importing torch\n)?", output.out), "nothing that looks like success"
     assert output.err.startswith("error: ")
     assert output.err.endswith("\n")
     assert output.err.count("\n") == 1, output.err
