@@ -1,7 +1,9 @@
 """The order of an epoch, and its batches from memory and from a stream."""
 
 import multiprocessing
+import os
 import pickle
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_folders import PX, all_images, tar_of, write_images
 
-from ssl_adapt.data import Batch, ImageSet, epoch_order, iterate_batches, load_image_splits
+from ssl_adapt.data import Batch, ImageSet, batches, epoch_order, iterate_batches, load_image_splits
 
 
 @given(count=st.integers(0, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 10**6))
@@ -119,3 +121,19 @@ def test_streaming_sets_can_be_sent_to_spawned_workers(both_forms: tuple[ImageSe
     held, streamed = both_forms
     again = pickle.loads(pickle.dumps(streamed))
     assert torch.equal(all_images(again), all_images(held))
+
+
+def test_a_signal_to_a_worker_that_has_just_started_does_not_end_it(
+    both_forms: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a launcher that signals the whole group: it waits until the worker ignores it."""
+    streamed, ignore = both_forms[1], batches._leave_signals_to_the_run
+
+    def signalled_first(worker: int) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        ignore(worker)
+
+    monkeypatch.setattr(batches, "_leave_signals_to_the_run", signalled_first)
+    order = torch.arange(len(streamed))
+    seen = list(iterate_batches(streamed, order, batch_size=2, device="cpu", workers=2, drop_last=False))
+    assert sum(len(batch.images) for batch in seen) == len(streamed) == 13

@@ -2,6 +2,7 @@
 
 import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, cast
@@ -13,6 +14,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssl_adapt.data.image_set import ImageSet
 from ssl_adapt.errors import UserError
+
+_OF_THE_RUN = (signal.SIGTERM, signal.SIGINT)
 
 
 class Batch(NamedTuple):
@@ -110,8 +113,21 @@ class _Chunks:
 
 def _leave_signals_to_the_run(worker: int) -> None:
     """A signal to the whole group of processes, as launchers send it, must not end the workers before the run saved."""
-    for number in (signal.SIGTERM, signal.SIGINT):
+    for number in _OF_THE_RUN:
         signal.signal(number, signal.SIG_IGN)
+
+
+@contextmanager
+def _signals_held_back() -> Iterator[None]:
+    """Workers that start inside inherit that signals wait: none ends them before they ignore it. Here it comes after."""
+    if not hasattr(signal, "pthread_sigmask"):  # on Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_RUN)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _decode(image_set: ImageSet, chunks: list[Tensor], workers: int, *, pin_memory: bool) -> Iterator[Tensor]:
@@ -124,7 +140,9 @@ def _decode(image_set: ImageSet, chunks: list[Tensor], workers: int, *, pin_memo
         generator=torch.Generator(),  # else the loader draws a seed from torch's global random state
     )
     failure = ""
-    for batch in loader:
+    with _signals_held_back():
+        decoded = iter(loader)
+    for batch in decoded:
         image_set.bad_images.update(batch.bad_images)
         if batch.images is None:
             failure = batch.error

@@ -93,8 +93,8 @@ def _run(folder: Path, output: Path, step: "Synchronized[int]", first: "Synchron
     os.setsid()
     torch.set_num_threads(1)
     if streams:
-        loop = sys.modules["ssl_adapt.training.pretrain"]
-        loop.load_image_splits = functools.partial(loop.load_image_splits, memory_limit_bytes=0)  # type: ignore[attr-defined]
+        setting = sys.modules["ssl_adapt.training.setting"]
+        setting.load_image_splits = functools.partial(setting.load_image_splits, memory_limit_bytes=0)  # type: ignore[attr-defined]
     count = Progress.count
 
     def count_and_tell(progress: Progress, loss: float | None) -> None:
