@@ -119,7 +119,7 @@ def _leave_signals_to_the_run(worker: int) -> None:
 
 @contextmanager
 def _signals_held_back() -> Iterator[None]:
-    """Workers that start inside inherit that signals wait: none ends them before they ignore it. Here it comes after."""
+    """Workers that start inside inherit that signals wait, so that none ends them before they ignore it."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
