@@ -54,7 +54,7 @@ READERS: dict[str, Callable[[list[str]], object]] = {
 }
 OURS = [command for command in COMMANDS if command.startswith("ssl-adapt ")]
 LAUNCHES = [command for command in COMMANDS if re.search(r"\b(accelerate launch|torchrun)\b", command)]
-SLOW_PAGES = {"docs/networks.md", "docs/own_loop.md", "docs/first_hour.md"}
+SLOW_PAGES = {"docs/first_hour.md"}  # a whole run
 
 
 def test_every_block_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
