@@ -27,7 +27,7 @@ class How(NamedTuple):
     after: str | None = None
 
 
-TINY = ("data.image_px=16", "data.workers=0", "train.max_steps=2")
+TINY = ("data.image_px=16", "data.workers=0", "train.max_steps=4")
 DIGITS = (*TINY, "data.name=digits", "data.root=null", "data.batch_size=32")
 KNN = ("knn.every_epochs=0", "knn.k=2")
 HEADS = (*KNN, "objective.projector_hidden=16", "objective.projector_out=8")
