@@ -11,10 +11,10 @@ PYTEST := $(BIN)/python -m pytest
 OTHER_CPU := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
 	LD_PRELOAD=libc_malloc_debug.so.0 MALLOC_CHECK_=3 MALLOC_PERTURB_=165
 
-.PHONY: help quickstart test test-other-cpu test-slow test-faults lint format bench clean
+.PHONY: help quickstart test test-other-cpu test-slow test-faults lint format docs bench clean
 help:
 	@echo "make quickstart [DATA=cifar10 [DATA_ROOT=folder or tar]]   pre-train with adaptation, evaluate, export, reload"
-	@echo "make test | test-slow | test-faults | lint | format | bench | clean"
+	@echo "make test | test-slow | test-faults | lint | format | docs | bench | clean"
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -52,6 +52,9 @@ lint: .venv/installed-dev
 format: .venv/installed-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: .venv/installed-dev
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 bench: .venv/installed-dev
 	$(BIN)/ssl-adapt bench

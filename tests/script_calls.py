@@ -2,8 +2,10 @@
 
 import io
 import runpy
+from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from unittest.mock import patch
@@ -30,14 +32,19 @@ class Output(NamedTuple):
 
 def run_script(*arguments: str, script: str = "knn_eval.py") -> Output:
     """What the script prints, and its exit code; it runs in this process, as importing torch anew takes seconds."""
+    return _call([script, *arguments], partial(runpy.run_path, str(SCRIPTS / script), run_name="__main__"))
+
+
+def run_command(name: str, *arguments: str) -> Output:
+    """What `python -m ssl_adapt NAME ...` prints, and its exit code; in this process too."""
+    return _call(["ssl_adapt", name, *arguments], partial(runpy.run_module, "ssl_adapt", run_name="__main__"))
+
+
+def _call(argv: list[str], run: Callable[[], object]) -> Output:
     code: object = 0
-    with (
-        patch("sys.argv", [script, *arguments]),
-        redirect_stdout(io.StringIO()) as out,
-        redirect_stderr(io.StringIO()) as err,
-    ):
+    with patch("sys.argv", argv), redirect_stdout(io.StringIO()) as out, redirect_stderr(io.StringIO()) as err:
         try:
-            runpy.run_path(str(SCRIPTS / script), run_name="__main__")
+            run()
         except SystemExit as end:
             code = end.code
     return Output(code, out.getvalue(), err.getvalue())

@@ -16,6 +16,12 @@ SOURCES = sorted(
     path for folder in ("ssl_adapt", "reproduction", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 )
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+# Not the page of error messages, which holds what does not exist.
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "CONTRIBUTING.md",
+    *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs/bad_input.md"}),
+]
 
 
 def test_sizes():
@@ -71,16 +77,15 @@ def test_the_heart_depends_on_torch_alone():
     assert {m for m in modules if not any(m == a or m.startswith(f"{a}.") for a in allowed)} == set()
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md"])
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_documents_name_what_exists(document):
-    text = (ROOT / document).read_text()
+    text = document.read_text()
     keys = set(schema_keys())
     sections = {key.partition(".")[0] for key in keys} - {"name", "seed"}
     named = set(re.findall(rf"\b((?:{'|'.join(sections)})\.[a-z_]+)=", text))
     assert named <= keys
-    paths = set(re.findall(r"\b((?:scripts|ssl_adapt|recipes)/[\w/]+\.(?:py|yaml))", text))
-    assert paths
-    for path in paths:
+    folders = "scripts|ssl_adapt|recipes|examples|tests|reproduction"
+    for path in set(re.findall(rf"\b((?:{folders})/[\w/]+\.(?:py|yaml))", text)):
         assert (ROOT / path).exists(), path
     for recipe in re.findall(r"recipe=([a-z]\w*)\b(?!/)", text):
         assert recipe in {*available_recipes(), "runs"}
