@@ -6,8 +6,6 @@ The arguments here are put in the place of the command's own, or added to them.
 import shlex
 from typing import NamedTuple
 
-# A command of ssl-adapt: the script that does it, until it is installed. `-m ssl_adapt NAME` is the same.
-
 
 class How(NamedTuple):
     """Arguments that make a command small, whether it is fast then, and a command that must have run before."""

@@ -151,7 +151,7 @@ def test_what_is_launched_is_read(command: str) -> None:
 @pytest.mark.parametrize("command", [command for command in LAUNCHES if command in BY_COMMAND])
 def test_what_one_machine_can_launch_runs(command: str, tmp_path: Path) -> None:
     arguments = [*BY_COMMAND[command].overrides, f"run.dir={tmp_path / 'run'}"]
-    line = command.replace("-m ssl_adapt pretrain", "scripts/pretrain.py").replace("scripts", f"{ROOT}/scripts")
+    line = command.replace("scripts", f"{ROOT}/scripts")
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     environment = {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
     done = subprocess.run(
