@@ -30,9 +30,8 @@ from pathlib import Path
 from ssl_adapt.runs.lock import lock_folder
 
 lock = lock_folder(Path(sys.argv[1]))
-worker = os.fork()
-if worker:
-    print(worker, flush=True)
+if os.fork() == 0:  # the worker, which has closed what it inherited by now
+    print(os.getpid(), flush=True)
 time.sleep(600)
 """
 
