@@ -72,7 +72,7 @@ def test_second_edge_between_the_same_nodes_and_dead_nodes():
     cell = GenotypeCell(CellGenotype(edges, (3, 4)), (6, 5), 4, reduces=True, follows_reduction=True)
     assert [edge.place for edge in cell.edges] == ["edge_0_2", "edge_0_2_b", "edge_1_3", "edge_1_4", "edge_2_4"]
     assert isinstance(cell.edge_1_3, Zero)
-    output = cell(images(10, 6), images(5, 5))
+    output = cell(images(5, 5), before=images(10, 6))
     assert output.shape == (4, 8, 3, 3)
     assert not output[:, :4].any()
 

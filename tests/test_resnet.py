@@ -76,7 +76,7 @@ def test_weights_of_a_resnet50_load_where_shapes_agree(source):
     before = x
     for stage in ("layer1", "layer2", "layer3"):
         for block in getattr(model, stage):
-            before, x = x, block(before, x)
+            before, x = x, block(x, before)
     torch.testing.assert_close(x, expected)
 
 

@@ -68,7 +68,7 @@ class GenotypeCell(nn.Module):
         for edge in edges:
             self._entering[int(edge.target)].append((edge.place, int(edge.source)))
 
-    def forward(self, before: Tensor, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
         """x (B, in, H, W), and the input `before` of the cell that gave it -> (B, out, H / stride, W / stride)."""
         entering = self._edges_that_carry()
         leaving: dict[int, list[nn.Module]] = {node: [] for node in (0, 1, *entering)}

@@ -12,7 +12,7 @@ from ssl_adapt.backbones.network import CellEdge
 from ssl_adapt.backbones.operations import sum_edges
 from ssl_adapt.errors import UserError
 
-Granularity = Literal["op", "block"]
+Granularity = Literal["op", "block", "branch"]
 Shortcut = Literal["identity", "conv", "none"]
 
 
@@ -58,7 +58,8 @@ class InvertedResidual(nn.Module):
 
     Args:
         plan: the shapes.
-        granularity: "op" makes each of the convolutions an edge, "block" the three together.
+        granularity: "op" makes each of the convolutions an edge, "block" the three together; "branch" is as "op", as
+            the network then declares its own edges.
         activation: after the first two convolutions.
         eps: of every BatchNorm.
 
@@ -79,10 +80,10 @@ class InvertedResidual(nn.Module):
         self.granularity = granularity
         self.conv = _create_branch(plan, activation, eps)
         self.shortcut = _create_shortcut(plan, eps)
-        branch_edges = operation_edges(plan) if granularity == "op" else (block_edge(plan),)
+        branch_edges = (block_edge(plan),) if granularity == "block" else operation_edges(plan)
         self.edges = (*branch_edges, *shortcut_edges(plan))
 
-    def forward(self, before: Tensor, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
         """x (B, in, H, W) -> (B, out, H / stride, W / stride); `before` is not used by this block."""
         if self.granularity == "block":
             return sum_edges((self.conv, x), (self.shortcut, x))

@@ -48,7 +48,8 @@ def create_mobilenetv2(
     Args:
         settings: rows of (expansion, channels, blocks, stride of the first block).
         width: multiplies all channels, the last convolution's too.
-        granularity: "op" makes each convolution of a block an edge, "block" the three together.
+        granularity: "op" makes each convolution of a block an edge, "block" the three together, "branch" each residual
+            block, which may become its input.
         in_chans: channels of the image.
         kwargs: num_classes, global_pool, drop_rate and architecture of `CellNetwork`.
 

@@ -31,12 +31,53 @@ class CellEdge(NamedTuple):
 
 
 class Cell(Protocol):
-    """A block of the network: forward(before, x), where `x` is the previous cell's output and `before` its input."""
+    """A block of the network: forward(x, before), where `x` is the previous cell's output and `before` its input."""
 
     cell_type: str
     edges: Sequence[CellEdge]
     out_channels: int
     stride: int
+
+
+def declare_edges(path: str, cell: Cell) -> list[EdgeSpec]:
+    """The edges that a cell has within it, the cell being the network's submodule `path`."""
+    return [
+        EdgeSpec(
+            f"{path}.{edge.place}",
+            edge.kind,
+            edge.operation,
+            edge.in_channels,
+            edge.out_channels,
+            edge.stride,
+            path,
+            cell.cell_type,
+            edge.place,
+            edge.source,
+            edge.target,
+            edge.candidates,
+        )
+        for edge in cell.edges
+    ]
+
+
+def declare_branch(path: str, cell: Cell) -> list[EdgeSpec]:
+    """One edge for all that a residual block adds to its input, so none for another cell.
+
+    The block is the submodule, and the identity in its place is the block with a branch of zeros: what enters is never
+    negative where the block ends in a ReLU.
+    """
+    channels = cell.out_channels
+    stage, _, place = path.rpartition(".")
+    is_residual = any(e.kind == "identity" and (e.source, e.target) == ("in", "out") for e in cell.edges)
+    if not is_residual or cell.stride != 1 or any(e.in_channels != channels for e in cell.edges if e.source == "in"):
+        return []
+    operation = type(cell).__name__
+    shape = channels, channels, 1
+    return [
+        EdgeSpec(
+            path, "operation", operation, *shape, stage, operation, place, place, f"{place}+1", ("original", "identity")
+        )
+    ]
 
 
 @dataclass(frozen=True)
@@ -103,6 +144,8 @@ class CellNetwork(nn.Module):
                 reduction *= cell.stride
             last = cast(Cell, cells[-1])
             self.feature_info.append({"num_chs": last.out_channels, "reduction": reduction, "module": stage})
+        declare = declare_branch if model_args.get("granularity") == "branch" else declare_edges
+        self._edges = tuple(spec for path, cell in self._cells() for spec in declare(path, cell))
         self.final = layout.final
         self._create_auxiliary = layout.auxiliary
         self.auxiliary: nn.Module | None = None
@@ -116,24 +159,7 @@ class CellNetwork(nn.Module):
 
     def edge_specs(self) -> list[EdgeSpec]:
         """The edges, in the order in which the forward pass meets them."""
-        return [
-            EdgeSpec(
-                f"{path}.{edge.place}",
-                edge.kind,
-                edge.operation,
-                edge.in_channels,
-                edge.out_channels,
-                edge.stride,
-                path,
-                cell.cell_type,
-                edge.place,
-                edge.source,
-                edge.target,
-                edge.candidates,
-            )
-            for path, cell in self._cells()
-            for edge in cell.edges
-        ]
+        return [spec for spec in self._edges if spec.name.partition(".")[0] in self.stages]
 
     def forward_features(self, x: Tensor) -> Tensor:
         """Images (B, in_chans, H, W) -> features (B, num_features, H', W')."""
@@ -247,7 +273,7 @@ class CellNetwork(nn.Module):
         before = x = self.stem(x)
         yield "stem", x
         for path, cell in self._cells():
-            before, x = x, cell(before, x)
+            before, x = x, cell(x, before)
             yield path, x
 
     def _finish(self, x: Tensor) -> Tensor:

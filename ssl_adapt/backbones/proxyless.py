@@ -94,7 +94,7 @@ class ZeroBlock(nn.Module):
             CellEdge("shortcut", "identity", "identity", channels, channels, 1, "in", "out"),
         )
 
-    def forward(self, before: Tensor, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
         """x as it is; `before` is not used by this block."""
         return sum_edges((self.conv, x), (self.shortcut, x))
 
@@ -116,7 +116,8 @@ def create_proxyless(
         target: the device that it was found for: "mobile", "gpu" or "cpu".
         small_images: stride 1 in the stem and in the first row that has a stride, for 32 px.
         width: multiplies all channels, the last convolution's too.
-        granularity: "block" makes the convolutions of a block one edge, "op" each its own.
+        granularity: "block" makes the convolutions of a block one edge, "op" each its own, "branch" each residual block,
+            which may become its input.
         in_chans: channels of the image.
         kwargs: num_classes, global_pool, drop_rate and architecture of `CellNetwork`.
 

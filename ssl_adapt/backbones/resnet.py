@@ -1,7 +1,7 @@
 """ResNets for small images that declare their edges: `resnet20`, `resnet20_bottleneck` and `resnet50_cifar`."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
@@ -11,6 +11,8 @@ from ssl_adapt.backbones.operations import create_conv_bn
 from ssl_adapt.backbones.resnet_blocks import BLOCKS, BlockName, Shortcut, plan_blocks
 from ssl_adapt.errors import UserError
 
+Granularity = Literal["op", "branch"]
+
 
 def create_resnet(
     *,
@@ -18,6 +20,7 @@ def create_resnet(
     layers: Sequence[int],
     width: int,
     shortcut: Shortcut,
+    granularity: Granularity = "op",
     in_chans: int = 3,
     **kwargs: Any,
 ) -> CellNetwork:
@@ -31,6 +34,8 @@ def create_resnet(
         layers: blocks in each stage.
         width: channels of the stem and of the first stage.
         shortcut: where the shape changes, "A" subsamples and zero-pads, "B" is a 1x1 convolution with BatchNorm.
+        granularity: "op" makes each operation of a block an edge, "branch" each residual block that keeps its input's
+            shape: it may become its input.
         in_chans: channels of the image.
         kwargs: num_classes, global_pool, drop_rate and architecture of `CellNetwork`.
 
@@ -39,20 +44,23 @@ def create_resnet(
 
     Source: He et al. 2016 for both blocks; https://github.com/leftthomas/SimCLR for the stem.
     """
-    _check_arguments(block, layers, width, shortcut)
+    _check_arguments(block, layers, width, shortcut, granularity)
     stem = create_conv_bn(in_chans, width, 3)
     stem.append(nn.ReLU())
     stages = [[BLOCKS[block](plan, shortcut) for plan in stage] for stage in plan_blocks(block, layers, width)]
-    model_args = {"block": block, "layers": list(layers), "width": width, "shortcut": shortcut, "in_chans": in_chans}
+    sizes = {"block": block, "layers": list(layers), "width": width}
+    model_args = {**sizes, "shortcut": shortcut, "granularity": granularity, "in_chans": in_chans}
     layout = Layout(stem, width, 1, stages, num_features=stages[-1][-1].out_channels)
     return CellNetwork(layout, model_args=model_args, **kwargs)
 
 
-def _check_arguments(block: str, layers: Sequence[int], width: int, shortcut: str) -> None:
+def _check_arguments(block: str, layers: Sequence[int], width: int, shortcut: str, granularity: str) -> None:
     if block not in BLOCKS:
         raise UserError(f"block={block!r} is not one of {', '.join(BLOCKS)}")
     if shortcut not in ("A", "B"):
         raise UserError(f"shortcut={shortcut!r} is not one of A, B")
+    if granularity not in get_args(Granularity):
+        raise UserError(f"granularity={granularity!r} is not one of {', '.join(get_args(Granularity))}")
     if not layers or min(*layers, width) < 1:
         raise UserError(f"layers={list(layers)} and width={width}: give at least one stage, and positive numbers")
 

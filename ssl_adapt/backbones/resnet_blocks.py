@@ -72,7 +72,7 @@ class BasicBlock(nn.Module):
             shortcut_edge,
         )
 
-    def forward(self, before: Tensor, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
         """x (B, in, H, W) -> (B, out, H / stride, W / stride); `before` is not used by this block."""
         source = Source(x, self.conv1, self.shortcut)
         hidden = F.relu(sum_edges((self.conv1, source)))
@@ -112,7 +112,7 @@ class Bottleneck(nn.Module):
             shortcut_edge,
         )
 
-    def forward(self, before: Tensor, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, before: Tensor) -> Tensor:
         """x (B, in, H, W), and `before`, the input of the block before -> (B, out, H / stride, W / stride)."""
         source, earlier = Source(x, self.conv1, self.shortcut), Source(before, self.null1, self.null2, self.null3)
         hidden = F.relu(sum_edges((self.conv1, source), (self.null1, earlier)))

@@ -1,0 +1,217 @@
+"""Scores of changes: what the loss would be with a change really made, and rules that need no measurement."""
+
+import math
+import random
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from ssl_adapt.adaptation.architecture import chosen_module, replace_module
+from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange
+from ssl_adapt.adaptation.statistics import statistics_at_rest
+from ssl_adapt.errors import UserError
+from ssl_adapt.processes import average
+
+Rule = Literal["removal", "theta", "random", "uniform"]
+
+
+@dataclass(frozen=True)
+class Change:
+    """Another candidate at one edge, or at several that change together.
+
+    Attributes:
+        edges: their names; one, unless they share theta.
+        choice: what they become.
+    """
+
+    edges: tuple[str, ...]
+    choice: Choice
+
+    def __str__(self) -> str:
+        return f"{', '.join(self.edges)} -> {self.choice}"
+
+
+@dataclass(frozen=True)
+class Score:
+    """What a change does to the loss.
+
+    Attributes:
+        change: the change.
+        value: mean over batches of the loss with it, less the loss without it on the same batch; below 0 it helps.
+        error: standard error of `value`; NaN for a single batch.
+        batches: how many were measured.
+    """
+
+    change: Change
+    value: float
+    error: float
+    batches: int
+
+
+def possible_changes(specs: Sequence[EdgeSpec], shape_change: ShapeChange = "forbid") -> list[Change]:
+    """All changes of single edges, in forward order.
+
+    By default none at an edge that changes its tensor's shape: what would stand there is no plausible identity.
+    """
+    return [
+        Change((spec.name,), choice)
+        for spec in specs
+        for choice in CHOICES
+        if choice not in ("original", spec.kind)
+        and spec.allows(choice, shape_change)
+        and not (choice == "none" and spec.changes_shape and shape_change == "forbid")
+    ]
+
+
+@contextmanager
+def changed(
+    model: nn.Module, specs: Mapping[str, EdgeSpec], change: Change, shape_change: ShapeChange = "pad"
+) -> Iterator[None]:
+    """A context in which the change is made; afterwards the network has its own modules again.
+
+    Args:
+        model: plain, adapted or mixed.
+        specs: its edges by name.
+        change: what to change.
+        shape_change: what an identity is where the shape changes.
+    """
+    before = {name: model.get_submodule(name) for name in change.edges}
+    try:
+        for name, module in before.items():
+            mixed = module if isinstance(module, MixedEdge) else None
+            operation = mixed.operation if mixed else module
+            identity = mixed.identity if mixed else None
+            replace_module(model, name, chosen_module(specs[name], operation, change.choice, shape_change, identity))
+        yield
+    finally:
+        for name, module in before.items():
+            replace_module(model, name, module)
+
+
+@torch.no_grad()
+def removal_scores(
+    model: nn.Module,
+    changes: Sequence[Change],
+    loss: Callable[[Sequence[Tensor]], Tensor],
+    batches: Sequence[Sequence[Tensor]],
+    *,
+    specs: Sequence[EdgeSpec],
+    network: nn.Module | None = None,
+    shape_change: ShapeChange = "pad",
+    decide: int | None = None,
+    least_batches: int = 3,
+) -> list[Score]:
+    """The score of each change, measured with the change made, in the order of `changes`.
+
+    Each batch is taken with and without the change, with the same draws of dropout and the like. BatchNorm normalises
+    with the batch where the network is in training mode, and its running statistics rest; nothing is left behind.
+
+    Args:
+        model: the network whose edges change.
+        changes: what to measure. A forward pass each for every batch, about a third of a step.
+        loss: of a batch: a scalar.
+        batches: at most so many are used.
+        specs: the edges of `model`.
+        network: what holds `model` and all else on the way to the loss; None if that is `model` alone.
+        shape_change: what an identity is where the shape changes.
+        decide: how many of the changes will be made, those with the lowest values. A change that is clearly among
+            them or not, by two standard errors, gets no more batches. None measures all on all batches.
+        least_batches: before which no change is left out.
+
+    Raises:
+        ValueError: if there are no batches.
+
+    Distributed: every process calls it with the same changes and its own share of each batch.
+    """
+    if not batches:
+        raise UserError("batches is empty: a change is measured on one batch at least")
+    by_name = {spec.name: spec for spec in specs}
+    differences: list[list[float]] = [[] for _ in changes]
+    undecided = list(range(len(changes)))
+    with statistics_at_rest(network or model), torch.random.fork_rng(devices=_devices(model)):
+        for batch in batches:
+            seed = torch.random.initial_seed()
+            measured = [_value(loss, batch, seed)]
+            for index in undecided:
+                with changed(model, by_name, changes[index], shape_change):
+                    measured.append(_value(loss, batch, seed))
+            losses = torch.stack(measured).double()
+            average([losses])
+            for index, difference in zip(undecided, (losses[1:] - losses[0]).tolist(), strict=True):
+                differences[index].append(difference)
+            if decide is not None and len(differences[undecided[0]]) >= least_batches:
+                undecided = _undecided(differences, undecided, decide)
+                if not undecided:
+                    break
+    return [Score(change, *_mean(values), len(values)) for change, values in zip(changes, differences, strict=True)]
+
+
+def ranked(
+    rule: Rule,
+    changes: Sequence[Change],
+    *,
+    values: Mapping[Change, float] | None = None,
+    saved: Mapping[Change, float] | None = None,
+    seed: int = 0,
+) -> list[Change]:
+    """The changes in the order in which a rule would make them.
+
+    Args:
+        rule: "removal" and "theta" take the lowest values first, each value above 0 over what the change saves;
+            "random" draws the order; "uniform" spreads the first ones evenly over the network's depth.
+        changes: in forward order.
+        values: of "removal" and "theta".
+        saved: what a change saves, in any unit; None counts changes.
+        seed: of "random".
+    """
+    if rule == "random":
+        return random.Random(seed).sample(list(changes), len(changes))
+    if rule == "uniform":
+        return [changes[index] for index in _spread(len(changes))]
+    assert values is not None
+
+    def worth(change: Change) -> float:
+        value = values[change]
+        weight = saved[change] if saved is not None else 1.0
+        return value / weight if value > 0 and weight > 0 else math.inf if value > 0 else value * max(weight, 0.0)
+
+    return sorted(changes, key=worth)
+
+
+def _spread(count: int) -> list[int]:
+    """0 ... count - 1 so that the first ones lie far apart: the middle of the widest gap comes next."""
+    order: list[int] = []
+    while len(order) < count:
+        left = [index for index in range(count) if index not in order]
+        order.append(max(left, key=lambda i: (min((abs(i - j) for j in (*order, -1, count)), default=0), -i)))
+    return order
+
+
+def _value(loss: Callable[[Sequence[Tensor]], Tensor], batch: Sequence[Tensor], seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return loss(batch).detach().float()
+
+
+def _undecided(differences: Sequence[Sequence[float]], indices: Sequence[int], decide: int) -> list[int]:
+    """Those whose mean lies within two standard errors of the border between what is made and what is not."""
+    means = sorted(_mean(values)[0] for values in differences)
+    if not 0 < decide < len(means):
+        return []
+    border = (means[decide - 1] + means[decide]) / 2
+    return [i for i in indices if abs(_mean(differences[i])[0] - border) < 2 * _mean(differences[i])[1]]
+
+
+def _mean(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and its standard error."""
+    mean = sum(values) / len(values)
+    if len(values) < 2:
+        return mean, math.nan
+    return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
+
+
+def _devices(model: nn.Module) -> list[torch.device]:
+    return sorted({p.device for p in model.parameters() if p.is_cuda}, key=str)
