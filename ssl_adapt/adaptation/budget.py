@@ -95,6 +95,26 @@ def choose_within(
     return taken
 
 
+def choose_uniform(
+    model: nn.Module, changes: Sequence[Change], specs: Sequence[EdgeSpec], fits: Callable[[nn.Module], bool]
+) -> list[Change]:
+    """The fewest changes, spread evenly over the depth, with which the network fits.
+
+    Args:
+        model: see `choose_within`, as for `specs` and `fits`.
+        changes: in forward order, one at each edge.
+
+    Raises:
+        ValueError: if it does not fit with all of them.
+    """
+    total = len(changes)
+    for count in range(total + 1):
+        taken = [changes[(2 * index + 1) * total // (2 * count)] for index in range(count)]
+        if _fits(model, taken, specs, fits):
+            return taken
+    raise UserError(f"the budget can't be met: {total} changes are possible, and all of them save too little")
+
+
 def _fits(
     model: nn.Module, changes: Sequence[Change], specs: Sequence[EdgeSpec], fits: Callable[[nn.Module], bool]
 ) -> bool:

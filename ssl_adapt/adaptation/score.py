@@ -81,15 +81,22 @@ def changed(
     """
     before = {name: model.get_submodule(name) for name in change.edges}
     try:
-        for name, module in before.items():
-            mixed = module if isinstance(module, MixedEdge) else None
-            operation = mixed.operation if mixed else module
-            identity = mixed.identity if mixed else None
-            replace_module(model, name, chosen_module(specs[name], operation, change.choice, shape_change, identity))
+        make_change(model, specs, change, shape_change)
         yield
     finally:
         for name, module in before.items():
             replace_module(model, name, module)
+
+
+def make_change(
+    model: nn.Module, specs: Mapping[str, EdgeSpec], change: Change, shape_change: ShapeChange = "pad"
+) -> None:
+    """Put what the change says in place, for good; the arguments are those of `changed`."""
+    for name in change.edges:
+        module = model.get_submodule(name)
+        mixed = module if isinstance(module, MixedEdge) else None
+        operation, identity = (mixed.operation, mixed.identity) if mixed else (module, None)
+        replace_module(model, name, chosen_module(specs[name], operation, change.choice, shape_change, identity))
 
 
 @torch.no_grad()
@@ -162,7 +169,7 @@ def ranked(
 
     Args:
         rule: "removal" and "theta" take the lowest values first, each value above 0 over what the change saves;
-            "random" draws the order; "uniform" spreads the first ones evenly over the network's depth.
+            "random" draws the order. For "uniform" see `choose_uniform`: there is no order for all budgets.
         changes: in forward order.
         values: of "removal" and "theta".
         saved: what a change saves, in any unit; None counts changes.
@@ -170,9 +177,8 @@ def ranked(
     """
     if rule == "random":
         return random.Random(seed).sample(list(changes), len(changes))
-    if rule == "uniform":
-        return [changes[index] for index in _spread(len(changes))]
-    assert values is not None
+    if rule == "uniform" or values is None:
+        raise UserError(f"there is no order by {rule!r} without values")
 
     def worth(change: Change) -> float:
         value = values[change]
@@ -180,15 +186,6 @@ def ranked(
         return value / weight if value > 0 and weight > 0 else math.inf if value > 0 else value * max(weight, 0.0)
 
     return sorted(changes, key=worth)
-
-
-def _spread(count: int) -> list[int]:
-    """0 ... count - 1 so that the first ones lie far apart: the middle of the widest gap comes next."""
-    order: list[int] = []
-    while len(order) < count:
-        left = [index for index in range(count) if index not in order]
-        order.append(max(left, key=lambda i: (min((abs(i - j) for j in (*order, -1, count)), default=0), -i)))
-    return order
 
 
 def _value(loss: Callable[[Sequence[Tensor]], Tensor], batch: Sequence[Tensor], seed: int) -> Tensor:

@@ -1,0 +1,347 @@
+"""Table 5: ways to make a network cheaper, from a trained start and from scratch: python -m reproduction.shrink_study.
+
+Each arm ends with a network that costs at most a share of the plain one's multiply-adds, and is trained for as many
+epochs after the cut. A finished row is a line of FOLDER/rows.jsonl; a second call goes on where the first one ended.
+"""
+
+import argparse
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ssl_adapt.adaptation.adaptation import Adaptation
+from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
+from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
+from ssl_adapt.adaptation.score import Change, make_change, possible_changes, ranked, removal_scores
+from ssl_adapt.backbones.adaptable import adaptable
+from ssl_adapt.data import epoch_order, iterate_batches
+from ssl_adapt.objectives import Objective
+from ssl_adapt.recipe import Recipe, load_recipe
+from ssl_adapt.training.landmarks import create_monitor
+from ssl_adapt.training.objective import create_objective
+from ssl_adapt.training.schedules import Stages, lr_at_step
+from ssl_adapt.training.setting import load_splits
+
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet": {"model.name": "resnet20", "model.args": {"layers": [4, 4, 4], "width": 8, "granularity": "branch"}},
+    "resnet_operations": {"model.name": "resnet20", "model.args": {"layers": [4, 4, 4], "width": 8}},
+    "vit": {
+        "model.name": "vit_tiny_patch16_224",
+        "model.args": {"img_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 8, "num_heads": 4},
+    },
+}
+BRANCHES = ["blocks.*.attn", "blocks.*.mlp"]  # of the vit
+REMOVED = {"resnet": "identity", "resnet_operations": "identity", "vit": "none"}  # block or convolution; branch
+ARMS = ("original", "removal", "progressive", "theta", "random", "uniform", "scratch_tail", "scratch_whole")
+SCORE_BATCHES = 16
+
+
+@dataclass(frozen=True)
+class Row:
+    """One finished arm.
+
+    Attributes:
+        seconds: of training and measuring after the start.
+        share: multiply-adds over the plain network's.
+    """
+
+    network: str
+    seed: int
+    arm: str
+    draw: int
+    budget: float
+    accuracy: float
+    share: float
+    parameters: int
+    seconds: float
+    cut: list[str]
+    commit: str
+
+
+class Study:
+    """The runs of one network and seed.
+
+    Args:
+        network: a key of `NETWORKS`.
+        seed: of weights, order and views.
+        arguments: epochs and where things are.
+    """
+
+    def __init__(self, network: str, seed: int, arguments: argparse.Namespace) -> None:
+        self.network, self.seed, self.arguments = network, seed, arguments
+        self.recipe = create_recipe(network, seed, arguments)
+        self.train_set, test_set = load_splits(self.recipe.data)
+        self.tail_lr = arguments.tail_lr_share * self.recipe.train.lr
+        steps = len(self.train_set) // self.recipe.data.batch_size
+        self.steps_per_epoch = steps
+        stages = Stages(steps, 0, 0, steps)
+        self.monitor = create_monitor(self.recipe, self.train_set, test_set, stages, torch.device("cpu"))
+        self.plain_macs = self._macs(self.objective().network.backbone)
+
+    def objective(self) -> Objective:
+        """A fresh plain network with its objective, the same for every arm of the seed."""
+        torch.manual_seed(self.seed)
+        objective = create_objective(self.recipe, self.train_set)
+        if self.network == "vit":
+            adaptable(objective.network.backbone, BRANCHES, model_args=self.recipe.model.args)
+        return objective
+
+    def start(self) -> Objective:
+        """The trained start, made once."""
+        objective = self.objective()
+        path = Path(self.arguments.folder) / f"start_{self.network.partition('_')[0]}_{self.seed}.pt"
+        if path.exists():
+            objective.network.load_state_dict(torch.load(path, weights_only=True))
+        else:
+            self.train(objective, epochs=self.arguments.start_epochs, lr=self.recipe.train.lr)
+            torch.save(objective.network.state_dict(), path)
+        return objective
+
+    def train(
+        self,
+        objective: Objective,
+        *,
+        epochs: float,
+        lr: float,
+        first_epoch: int = 0,
+        before_step: Callable[[int, Sequence[Tensor]], None] | None = None,
+        after_step: Callable[[int, Sequence[Tensor]], None] | None = None,
+    ) -> None:
+        """Train all weights; warm-up for half an epoch, then a cosine down to 0."""
+        total = round(epochs * self.steps_per_epoch)
+        network, train = objective.network, self.recipe.train
+        network.train()
+        optimizer = create_optimizer(network, self.recipe)
+        warmup = self.steps_per_epoch // 2
+        for step, views in enumerate(self._views(objective, total, first_epoch)):
+            if before_step:
+                before_step(step, views)
+            for group in optimizer.param_groups:
+                group["lr"] = lr_at_step(step, lr=lr, schedule="cosine", warmup_steps=warmup, total_steps=total)
+            loss = objective.loss(objective.forward(network, views))
+            loss.backward()
+            if train.clip_grad_norm is not None:
+                nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad_norm)
+            optimizer.step()
+            optimizer.zero_grad()
+            objective.after_step((step + 1) / total)
+            if after_step:
+                after_step(step, views)
+
+    def run(self, arm: str, budget: float, draw: int) -> Row:
+        """Train one arm and measure it."""
+        tail = self.arguments.tail_epochs
+        objective = self.objective() if arm.startswith("scratch") else self.start()
+        began = time.perf_counter()
+        if arm.startswith("scratch"):
+            self.cut(objective, "uniform", budget, draw)
+            epochs = tail if arm == "scratch_tail" else tail + self.arguments.start_epochs
+            self.train(objective, epochs=epochs, lr=self.recipe.train.lr)
+        elif arm == "progressive":
+            self.train_progressive(objective, budget)
+        elif arm == "theta":
+            self.train_theta(objective, budget)
+        else:
+            if arm != "original":
+                self.cut(objective, arm, budget, draw)
+            self.train(objective, epochs=tail, lr=self.tail_lr, first_epoch=100)
+        seconds = time.perf_counter() - began
+        backbone = objective.network.backbone
+        score = self.monitor.evaluate(backbone).score
+        assert score is not None
+        return Row(
+            self.network, self.seed, arm, draw, budget, round(100 * score.top1, 2),
+            round(self._macs(backbone) / self.plain_macs, 4), sum(p.numel() for p in backbone.parameters()),
+            round(seconds, 1), [*Architecture.of(backbone).changed], self.arguments.commit,
+        )  # fmt: skip
+
+    def cut(
+        self,
+        objective: Objective,
+        rule: str,
+        budget: float,
+        draw: int = 0,
+        values: Mapping[Change, float] | None = None,
+    ) -> None:
+        """Make changes until the budget is met, in the order of a rule."""
+        backbone = objective.network.backbone
+        specs, changes = edge_specs(backbone), self._changes(backbone)
+        if rule == "uniform":
+            chosen = choose_uniform(backbone, changes, specs, lambda m: self._fits(m, budget))
+        else:
+            if rule == "random":
+                order = ranked("random", changes, seed=1000 * self.seed + draw)
+            elif rule == "theta":
+                order = ranked("theta", changes, values=values)
+            else:
+                values = self._scores(objective, changes, SCORE_BATCHES)
+                order = ranked("removal", changes, values=values, saved=self._saved(backbone, changes))
+            chosen = choose_within(backbone, order, specs, lambda m: self._fits(m, budget))
+        for change in chosen:
+            self._make(backbone, change)
+
+    def train_progressive(self, objective: Objective, budget: float) -> None:
+        """Cut one edge at a time, evenly over the first half of the epochs, each measured anew."""
+        backbone = objective.network.backbone
+        specs, changes = edge_specs(backbone), self._changes(backbone)
+        count = len(choose_uniform(backbone, changes, specs, lambda m: self._fits(m, budget)))
+        half = round(self.arguments.tail_epochs * self.steps_per_epoch / 2)
+        due = {index * half // count for index in range(count)}
+
+        def cut_one(step: int, _: Sequence[Tensor]) -> None:
+            if (step in due or step == half) and not self._fits(backbone, budget):
+                changes = self._changes(backbone)
+                scores = self._scores(objective, changes, SCORE_BATCHES // 2)
+                order = ranked("removal", changes, values=scores, saved=self._saved(backbone, changes))
+                for change in order[:1] if step in due else order:
+                    if not self._fits(backbone, budget):
+                        self._make(backbone, change)
+
+        self.train(
+            objective, epochs=self.arguments.tail_epochs, lr=self.tail_lr, first_epoch=100,
+            before_step=cut_one,
+        )  # fmt: skip
+
+    def train_theta(self, objective: Objective, budget: float) -> None:
+        """One of the epochs as the paper has it, weights and theta by turns; then the cut that theta says."""
+        network = objective.network
+        adaptation = Adaptation(network.backbone, shape_change="forbid")
+        optimizer = torch.optim.Adam(adaptation.theta_parameters(), self.arguments.theta_lr, betas=(0.5, 0.999))
+
+        def train_theta(_: int, views: Sequence[Tensor]) -> None:
+            with adaptation.architecture_pass(network):
+                objective.loss(objective.forward(network, views)).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        tail, lr = self.arguments.tail_epochs, self.tail_lr
+        self.train(objective, epochs=1, lr=lr, first_epoch=100, after_step=train_theta)
+        theta = {state.spec.name: state.theta for state in adaptation.states()}
+        network.backbone = unmixed(network.backbone)
+        changes = self._changes(network.backbone)
+        values = {
+            change: theta[change.edges[0]][2] - theta[change.edges[0]][1 if change.choice == "identity" else 0]
+            for change in changes
+        }
+        self.cut(objective, "theta", budget, values=values)
+        self.train(objective, epochs=tail - 1, lr=lr, first_epoch=101)
+
+    def _scores(self, objective: Objective, changes: Sequence[Change], batches: int) -> dict[Change, float]:
+        network = objective.network
+        network.train()
+        views = list(self._views(objective, batches, 200))
+        scores = removal_scores(
+            network.backbone, changes, lambda v: objective.loss(objective.forward(network, v)), views,
+            specs=edge_specs(network.backbone), network=network,
+        )  # fmt: skip
+        return {score.change: score.value for score in scores}
+
+    def _changes(self, backbone: nn.Module) -> list[Change]:
+        made = Architecture.of(backbone).changed
+        return [
+            c
+            for c in possible_changes(edge_specs(backbone))
+            if c.edges[0] not in made and c.choice == REMOVED[self.network]
+        ]
+
+    def _saved(self, backbone: nn.Module, changes: Sequence[Change]) -> dict[Change, float]:
+        px = self.recipe.data.image_px
+        return savings(backbone, changes, edge_specs(backbone), torch.zeros(1, 3, px, px), "macs")
+
+    def _make(self, backbone: nn.Module, change: Change) -> None:
+        make_change(backbone, {spec.name: spec for spec in edge_specs(backbone)}, change)
+
+    def _macs(self, backbone: nn.Module) -> float:
+        px = self.recipe.data.image_px
+        return measure_cost(backbone, torch.zeros(1, 3, px, px), "macs")
+
+    def _fits(self, backbone: nn.Module, budget: float) -> bool:
+        return self._macs(backbone) <= budget * self.plain_macs
+
+    def _views(self, objective: Objective, steps: int, first_epoch: int) -> Iterator[list[Tensor]]:
+        epoch, done = first_epoch, 0
+        torch.manual_seed(1000 * self.seed + first_epoch)
+        data = self.recipe.data
+        while done < steps:
+            order = epoch_order(len(self.train_set), seed=self.seed, epoch=epoch)
+            batches = iterate_batches(
+                self.train_set, order, batch_size=data.batch_size, device="cpu", workers=0, drop_last=True
+            )
+            for batch in batches:
+                if done == steps:
+                    return
+                yield objective.views(batch)
+                done += 1
+            epoch += 1
+
+
+def create_recipe(network: str, seed: int, arguments: argparse.Namespace) -> Recipe:
+    """Images of 16 px from a tar, a padded crop and a flip; SGD for the ResNet, AdamW for the vit."""
+    values: dict[str, Any] = {
+        "seed": seed, "data.root": arguments.root, "data.image_px": 16, "data.train_images": arguments.images,
+        "data.batch_size": 96, "views.pad_px": 2, "train.lr": 0.1, "train.weight_decay": 5e-4, **NETWORKS[network],
+    }  # fmt: skip
+    if network == "vit":
+        values |= {
+            "train.optimizer": "adamw", "train.momentum": None, "train.lr": 1e-3, "train.weight_decay": 0.05,
+            "adapt": None, "train.clip_grad_norm": 1.0,
+        }  # fmt: skip
+    return load_recipe("supervised_resnet20", values)
+
+
+def create_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """SGD with momentum, or AdamW."""
+    train = recipe.train
+    if train.optimizer == "sgd":
+        return torch.optim.SGD(network.parameters(), train.lr, train.momentum or 0, weight_decay=train.weight_decay)
+    return torch.optim.AdamW(network.parameters(), train.lr, weight_decay=train.weight_decay)
+
+
+def main() -> None:
+    """Run all arms that are not in the folder yet."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", help="tar or folder of CIFAR-10")
+    parser.add_argument("--folder", default="runs/shrink_study")
+    parser.add_argument("--network", choices=NETWORKS, default="resnet")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
+    parser.add_argument("--budgets", type=float, nargs="+", default=[0.65, 0.5, 0.3])
+    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
+    parser.add_argument("--draws", type=int, default=3, help="random choices for each seed and budget")
+    parser.add_argument("--images", type=int, default=10_000)
+    parser.add_argument("--start-epochs", type=int, default=30)
+    parser.add_argument("--tail-epochs", type=int, default=6)
+    parser.add_argument("--tail-lr-share", type=float, default=0.5, help="peak after the cut, over that of the start")
+    parser.add_argument("--theta-lr", type=float, default=1e-2)
+    arguments = parser.parse_args()
+    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    arguments.commit = head.stdout.strip() or "unknown"
+    folder = Path(arguments.folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = folder / "rows.jsonl"
+    lines = rows.read_text().splitlines() if rows.exists() else []
+    keys = ("network", "seed", "arm", "budget", "draw")
+    done = {tuple(row[key] for key in keys) for row in map(json.loads, lines)}
+    for seed in arguments.seeds:
+        study = Study(arguments.network, seed, arguments)
+        for budget in arguments.budgets:
+            for arm in arguments.arms:
+                budget_of_arm = 1.0 if arm == "original" else budget
+                for draw in range(arguments.draws if arm == "random" else 1):
+                    if (arguments.network, seed, arm, budget_of_arm, draw) in done:
+                        continue
+                    row = study.run(arm, budget_of_arm, draw)
+                    done.add((arguments.network, seed, arm, budget_of_arm, draw))
+                    with rows.open("a") as file:
+                        file.write(json.dumps(asdict(row)) + "\n")
+                    print(json.dumps(asdict(row)), flush=True)
+
+
+if __name__ == "__main__":
+    main()
