@@ -83,6 +83,7 @@ class Study:
         self.steps_per_epoch = steps
         stages = Stages(steps, 0, 0, steps)
         self.monitor = create_monitor(self.recipe, self.train_set, test_set, stages, torch.device("cpu"))
+        self.images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         self.plain_macs = self._macs(self.objective().network.backbone)
 
     def objective(self) -> Objective:
@@ -174,7 +175,7 @@ class Study:
         backbone = objective.network.backbone
         specs, changes = edge_specs(backbone), self._changes(backbone)
         if rule == "uniform":
-            chosen = choose_uniform(backbone, changes, specs, lambda m: self._fits(m, budget))
+            chosen = choose_uniform(backbone, changes, specs, self._fit(budget), self.images)
         else:
             if rule == "random":
                 order = ranked("random", changes, seed=1000 * self.seed + draw)
@@ -183,25 +184,25 @@ class Study:
             else:
                 values = self._scores(objective, changes, SCORE_BATCHES)
                 order = ranked("removal", changes, values=values, saved=self._saved(backbone, changes))
-            chosen = choose_within(backbone, order, specs, lambda m: self._fits(m, budget))
+            chosen = choose_within(backbone, order, specs, self._fit(budget), self.images)
         for change in chosen:
             self._make(backbone, change)
 
     def train_progressive(self, objective: Objective, budget: float) -> None:
         """Cut one edge at a time, evenly over the first half of the epochs, each measured anew."""
         backbone = objective.network.backbone
-        specs, changes = edge_specs(backbone), self._changes(backbone)
-        count = len(choose_uniform(backbone, changes, specs, lambda m: self._fits(m, budget)))
+        specs, changes, fits = edge_specs(backbone), self._changes(backbone), self._fit(budget)
+        count = len(choose_uniform(backbone, changes, specs, self._fit(budget), self.images))
         half = round(self.arguments.tail_epochs * self.steps_per_epoch / 2)
         due = {index * half // count for index in range(count)}
 
         def cut_one(step: int, _: Sequence[Tensor]) -> None:
-            if (step in due or step == half) and not self._fits(backbone, budget):
+            if (step in due or step == half) and not fits(backbone):
                 changes = self._changes(backbone)
                 scores = self._scores(objective, changes, SCORE_BATCHES // 2)
                 order = ranked("removal", changes, values=scores, saved=self._saved(backbone, changes))
                 for change in order[:1] if step in due else order:
-                    if not self._fits(backbone, budget):
+                    if not fits(backbone):
                         self._make(backbone, change)
 
         self.train(
@@ -262,8 +263,8 @@ class Study:
         px = self.recipe.data.image_px
         return measure_cost(backbone, torch.zeros(1, 3, px, px), "macs")
 
-    def _fits(self, backbone: nn.Module, budget: float) -> bool:
-        return self._macs(backbone) <= budget * self.plain_macs
+    def _fit(self, budget: float) -> Callable[[nn.Module], bool]:
+        return lambda backbone: self._macs(backbone) <= budget * self.plain_macs
 
     def _views(self, objective: Objective, steps: int, first_epoch: int) -> Iterator[list[Tensor]]:
         epoch, done = first_epoch, 0

@@ -16,6 +16,8 @@ from ssl_adapt.adaptation.edge import EdgeSpec
 from ssl_adapt.adaptation.score import Change, changed
 from ssl_adapt.errors import UserError
 
+_OUT_OF_REACH = "the budget can't be met: {} changes are possible, and all of them together save too little"
+
 Unit = Literal["macs", "parameters", "seconds"]
 
 
@@ -68,41 +70,55 @@ def choose_within(
     order: Sequence[Change],
     specs: Sequence[EdgeSpec],
     fits: Callable[[nn.Module], bool],
+    images: Tensor,
 ) -> list[Change]:
     """The first changes of `order` with which the network fits, less those without which it fits as well.
+
+    A change is passed over if the network would give the same for all images with it: a vit whose class token no
+    attention feeds any more.
 
     Args:
         model: the network; it is left as it was.
         order: the changes, the best first. Of several at one edge the first counts.
         specs: its edges.
         fits: whether the network, with changes made, is cheap enough.
+        images: (B, C, H, W), two or more that differ.
 
     Raises:
         ValueError: if it does not fit with all of them.
     """
     taken: list[Change] = []
     for change in order:
-        if _fits(model, taken, specs, fits):
+        if _holds(model, taken, specs, fits):
             break
         if not {name for other in taken for name in other.edges} & set(change.edges):
             taken.append(change)
-    if not _fits(model, taken, specs, fits):
-        raise UserError(f"the budget can't be met: {len(taken)} changes are possible, and all of them save too little")
+            if not _holds(model, taken, specs, lambda changed_model: tells_apart(changed_model, images)):
+                taken.pop()
+    if not _holds(model, taken, specs, fits):
+        raise UserError(_OUT_OF_REACH.format(len(taken)))
     for change in reversed(taken[:-1]):
         rest = [other for other in taken if other != change]
-        if _fits(model, rest, specs, fits):
+        if _holds(model, rest, specs, fits):
             taken = rest
     return taken
 
 
 def choose_uniform(
-    model: nn.Module, changes: Sequence[Change], specs: Sequence[EdgeSpec], fits: Callable[[nn.Module], bool]
+    model: nn.Module,
+    changes: Sequence[Change],
+    specs: Sequence[EdgeSpec],
+    fits: Callable[[nn.Module], bool],
+    images: Tensor,
 ) -> list[Change]:
     """The fewest changes, spread evenly over the depth, with which the network fits.
 
     Args:
-        model: see `choose_within`, as for `specs` and `fits`.
+        model: the network; it is left as it was.
         changes: in forward order, one at each edge.
+        specs: its edges.
+        fits: whether the network, with changes made, is cheap enough.
+        images: as for `choose_within`.
 
     Raises:
         ValueError: if it does not fit with all of them.
@@ -110,19 +126,33 @@ def choose_uniform(
     total = len(changes)
     for count in range(total + 1):
         taken = [changes[(2 * index + 1) * total // (2 * count)] for index in range(count)]
-        if _fits(model, taken, specs, fits):
+        if _holds(
+            model, taken, specs, lambda changed_model: fits(changed_model) and tells_apart(changed_model, images)
+        ):
             return taken
-    raise UserError(f"the budget can't be met: {total} changes are possible, and all of them save too little")
+    raise UserError(_OUT_OF_REACH.format(total))
 
 
-def _fits(
-    model: nn.Module, changes: Sequence[Change], specs: Sequence[EdgeSpec], fits: Callable[[nn.Module], bool]
+@torch.no_grad()
+def tells_apart(model: nn.Module, images: Tensor) -> bool:
+    """Whether the network's output differs between images, in eval mode."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    output = model(images)
+    for module, mode in modes.items():
+        module.training = mode
+    return not bool((output == output[:1]).all())
+
+
+def _holds(
+    model: nn.Module, changes: Sequence[Change], specs: Sequence[EdgeSpec], condition: Callable[[nn.Module], bool]
 ) -> bool:
+    """Whether the network with these changes meets a condition."""
     by_name: Mapping[str, EdgeSpec] = {spec.name: spec for spec in specs}
     with ExitStack() as stack:
         for change in changes:
             stack.enter_context(changed(model, by_name, change))
-        return fits(model)
+        return condition(model)
 
 
 def _seconds(model: nn.Module, images: Tensor) -> float:

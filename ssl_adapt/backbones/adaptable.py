@@ -5,8 +5,8 @@ import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
-from typing import Any, cast
+from dataclasses import dataclass, replace
+from typing import Any, Literal, cast, get_args
 
 import timm
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture, check_edge_names, model_name
 from ssl_adapt.adaptation.edge import EdgeSpec, MixedEdge
 from ssl_adapt.backbones.adaptable_probe import EdgeRow, Probe, matches
+from ssl_adapt.backbones.residual_branches import find_branches
 from ssl_adapt.errors import UserError
 
 # The repeated blocks of timm's families, in the order in which they are tried. Digits keep the parts of a block out.
@@ -37,6 +38,7 @@ DEFAULT_EDGES = (
     "features.[0-9]*",  # VGG
 )
 NAME = "adaptable_timm"
+Granularity = Literal["block", "branch"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +52,11 @@ class _DeclaredEdges:
 
 
 def adaptable(
-    model: nn.Module, edges: str | Sequence[str] | None = None, *, model_args: Mapping[str, Any] | None = None
+    model: nn.Module,
+    edges: str | Sequence[str] | None = None,
+    *,
+    granularity: Granularity = "block",
+    model_args: Mapping[str, Any] | None = None,
 ) -> nn.Module:
     """The same network, which now declares as edges its submodules that the identity can replace.
 
@@ -62,12 +68,18 @@ def adaptable(
         model: a network that timm built; it gets attributes, no module of it changes.
         edges: globs over module names, segment by segment: "stages.*.blocks.*"; `**` is any number of segments.
             None tries `DEFAULT_EDGES` one after the other.
+        granularity: "block" takes the modules that `edges` names; "branch" finds the residual branches itself, see
+            `find_branches`: a branch may become zero, or a block its input, and nothing else may change.
         model_args: the arguments beside its name that built the network; None takes those that timm noted.
 
     Raises:
         ValueError: if the network has edges already or was not built by timm, the arguments don't build it again, or
             no submodule can be an edge.
     """
+    if granularity not in get_args(Granularity):
+        raise UserError(f"granularity={granularity!r} is not one of {', '.join(get_args(Granularity))}")
+    if granularity == "branch" and edges is not None:
+        raise UserError(f"granularity='branch' finds the edges itself: leave out edges={edges!r}, or granularity")
     if hasattr(model, "edge_specs") or any(isinstance(module, MixedEdge) for module in model.modules()):
         raise UserError(f"{model_name(model)} has edges already; give it to Adaptation as it is")
     cfg, base = dict(getattr(model, "pretrained_cfg", None) or {}), model_name(model)
@@ -77,7 +89,10 @@ def adaptable(
     image_px = arguments.get("img_size", cfg["input_size"][1:])
     height, width = (image_px, image_px) if isinstance(image_px, int) else image_px
     cfg["input_size"] = (getattr(model, "in_chans", None) or cfg["input_size"][0], height, width)
-    report = _find_edges(model, cfg["input_size"], edges)
+    if granularity == "branch":
+        report = _find_branch_edges(model, base, arguments, cfg["input_size"])
+    else:
+        report = _find_edges(model, cfg["input_size"], edges)
     _declare(model, [row for row in report if row.taken], report, base, arguments)
     model.pretrained_cfg = model.default_cfg = {**deepcopy(cfg), "architecture": NAME}  # type: ignore[assignment]
     return model
@@ -165,13 +180,18 @@ def _base_arguments(model: nn.Module, base: str, given: Mapping[str, Any] | None
         arguments = json.loads(json.dumps(arguments))
     except TypeError as error:
         raise UserError(f"the arguments of {base} can't be written as JSON ({error}): {hint}") from None
-    shape = {"num_classes": getattr(model, "num_classes", None), "in_chans": getattr(model, "in_chans", None)}
-    with torch.random.fork_rng([]), torch.device("meta"):
-        again = timm.create_model(base, pretrained=False, **{**shape, **arguments})
+    again = _create_again(model, base, arguments, "meta")
     difference = _first_difference(model.state_dict(), again.state_dict())
     if difference:
         raise UserError(f"model_args={arguments} build another {base} than this one ('{difference}' differs): {hint}")
     return cast(dict[str, Any], arguments)
+
+
+def _create_again(model: nn.Module, base: str, arguments: Mapping[str, Any], device: str) -> nn.Module:
+    shape = {"num_classes": getattr(model, "num_classes", None), "in_chans": getattr(model, "in_chans", None)}
+    with torch.random.fork_rng([]), torch.device(device):
+        again: nn.Module = timm.create_model(base, pretrained=False, **{**shape, **arguments})
+    return again
 
 
 def _first_difference(state: Mapping[str, torch.Tensor], other: Mapping[str, torch.Tensor]) -> str | None:
@@ -192,6 +212,23 @@ def _find_edges(model: nn.Module, input_size: Sequence[int], edges: str | Sequen
             return tuple(report)
         refused += report
     raise UserError(_no_edges(names, globs, refused))
+
+
+def _find_branch_edges(
+    model: nn.Module, base: str, arguments: Mapping[str, Any], input_size: Sequence[int]
+) -> tuple[EdgeRow, ...]:
+    weight = next(model.parameters())
+    real = _create_again(model, base, arguments, "cpu") if weight.is_meta else model  # zeros need values
+    weight = next(real.parameters())
+    images = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0)).to(weight.device, weight.dtype)
+    branches = find_branches(real, images)
+    rows = []
+    for row in Probe(model, input_size).judge(branches):
+        candidates = tuple(choice for choice in row.candidates if choice in branches[row.name])
+        rows.append(replace(row, taken=len(candidates) > 1, candidates=candidates))
+    if not any(row.taken for row in rows):
+        raise UserError(f"{base} has no residual branch that can be removed: use granularity='block'")
+    return tuple(rows)
 
 
 def _no_edges(names: Sequence[str], globs: Sequence[str], refused: Sequence[EdgeRow]) -> str:

@@ -116,8 +116,8 @@ def create_proxyless(
         target: the device that it was found for: "mobile", "gpu" or "cpu".
         small_images: stride 1 in the stem and in the first row that has a stride, for 32 px.
         width: multiplies all channels, the last convolution's too.
-        granularity: "block" makes the convolutions of a block one edge, "op" each its own, "branch" each residual block,
-            which may become its input.
+        granularity: "block" makes the convolutions of a block one edge, "op" each its own, "branch" each residual
+            block, which may become its input.
         in_chans: channels of the image.
         kwargs: num_classes, global_pool, drop_rate and architecture of `CellNetwork`.
 
