@@ -294,4 +294,3 @@ class Adaptation:
 def one_hot(choice: Choice) -> tuple[float, float, float]:
     """Theta at which a mixed edge computes its candidate `choice` alone."""
     return (float(choice == "none"), float(choice == "identity"), float(choice == "original"))
-
