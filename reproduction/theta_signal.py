@@ -49,6 +49,7 @@ class SignalOptions(Section):
     width: Count = Field(default=8, description="of the ResNet20")
     train_images: Count = Field(default=10_000, description="the first of the training images in a drawn order")
     batches: Count = Field(default=32, description="held-out batches: the training images after those")
+    removals: Count = Field(default=8, description="how many of those batches tell what removal does to the loss")
     epochs: Count = Field(default=7, description="of the weights, theta at its start")
     seeds: Count = Field(default=3, description="1, 2, ... up to this")
 
@@ -92,7 +93,7 @@ def train_and_measure(options: SignalOptions, seed: int, affine: str) -> list[di
         for images_uint8, labels, _ in batches(train, epoch_order(len(train), seed=seed, epoch=epoch), TRAIN_BATCH):
             if step in measured_at:
                 facts = {"seed": seed, "affine": affine, "step": step, "epoch": step / steps}
-                rows += [{**facts, **row} for row in measure(adaptation, held_out)]
+                rows += [{**facts, **row} for row in measure(adaptation, held_out, options.removals)]
                 print(facts, file=sys.stderr)
             if step == total:
                 return rows
@@ -105,7 +106,7 @@ def train_and_measure(options: SignalOptions, seed: int, affine: str) -> list[di
     return rows
 
 
-def measure(adaptation: Adaptation, held_out: ImageSet) -> list[dict[str, Any]]:
+def measure(adaptation: Adaptation, held_out: ImageSet, removals: int) -> list[dict[str, Any]]:
     """For each convolution: theta's gradient and the loss's change by the identity; means and standard errors.
 
     The weights rest, and BatchNorm normalises with the batch.
@@ -118,7 +119,8 @@ def measure(adaptation: Adaptation, held_out: ImageSet) -> list[dict[str, Any]]:
             loss = F.cross_entropy(adaptation.model(x), labels)
             found = torch.autograd.grad(loss, [adaptation.theta[name] for name in names])
         gradients.append(torch.stack(found))
-        changes.append(torch.stack([_loss_without(adaptation, name, x, labels) - loss.detach() for name in names]))
+        if len(changes) < removals:
+            changes.append(torch.stack([_loss_without(adaptation, name, x, labels) - loss.detach() for name in names]))
     slopes, removal = torch.stack(gradients).double(), torch.stack(changes).double()
     columns = {"same": slopes[..., 2], "predicted": slopes[..., 1] - slopes[..., 2], "removal": removal}
     facts = {key: torch.stack([c.mean(0), c.std(0) / len(c) ** 0.5], 1).tolist() for key, c in columns.items()}
