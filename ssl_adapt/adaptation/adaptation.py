@@ -1,7 +1,7 @@
 """Adaptation: turns a plain network into an adapted one while its weights train."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal, cast, get_args
 
@@ -18,9 +18,9 @@ from ssl_adapt.adaptation.architecture import (
     replace_module,
 )
 from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange, fold_scale
+from ssl_adapt.adaptation.passes import theta_alone, theta_too
 from ssl_adapt.adaptation.reachability import OnDead, check_dead_nodes
 from ssl_adapt.adaptation.sharing import Sharing, check_cells_agree, check_choices, group_name
-from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.errors import UserError
 
 NoneRule = Literal["literal", "threshold"]
@@ -136,8 +136,7 @@ class Adaptation:
         """The network's weights, for the weights' optimiser; theta is not among them."""
         return list(self.model.parameters())
 
-    @contextmanager
-    def architecture_pass(self, *others: nn.Module, update_bn: bool = False) -> Iterator[None]:
+    def architecture_pass(self, *others: nn.Module, update_bn: bool = False) -> AbstractContextManager[None]:
         """A context in which backward gives gradients to theta alone.
 
         The weights rest, so that no gradient is computed for them; BatchNorm normalises with the batch, as in
@@ -147,16 +146,18 @@ class Adaptation:
             others: further modules on the way to the loss (a projector, say) whose weights rest as well.
             update_bn: let this pass move BatchNorm's running statistics too.
         """
-        modules = (self.model, *others)
-        weights = [p for module in modules for p in module.parameters() if p.requires_grad]
-        try:
-            _set_trainable(weights, False)
-            _set_trainable(self.theta.values(), True)
-            with nullcontext() if update_bn else statistics_at_rest(*modules):
-                yield
-        finally:
-            _set_trainable(self.theta.values(), False)
-            _set_trainable(weights, True)
+        return theta_alone(self.theta_parameters(), (self.model, *others), update_bn=update_bn)
+
+    def joint_pass(self) -> AbstractContextManager[None]:
+        """A context in which one forward and one backward give the weights' gradients and theta's.
+
+        Theta's are those that `architecture_pass` gives for the same images and weights, so no second pass is made.
+        Deviation from the paper, which takes them after the weights' step: both steps start from the same weights.
+
+        Distributed: theta is no parameter of the network, so what wraps it, such as DDP, doesn't average theta's
+            gradients; average them over the processes before theta's step.
+        """
+        return theta_too(self.theta_parameters())
 
     def states(self) -> list[EdgeState]:
         """Every edge with its theta and the choice that it means, in forward order."""
@@ -293,8 +294,3 @@ class Adaptation:
 def one_hot(choice: Choice) -> tuple[float, float, float]:
     """Theta at which a mixed edge computes its candidate `choice` alone."""
     return (float(choice == "none"), float(choice == "identity"), float(choice == "original"))
-
-
-def _set_trainable(parameters: Any, trainable: bool) -> None:
-    for parameter in parameters:
-        parameter.requires_grad_(trainable)
