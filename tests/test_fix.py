@@ -175,3 +175,27 @@ def test_annealing_beyond_its_ends_is_an_error(fraction):
     with pytest.raises(ValueError, match=re.escape(f"fraction={fraction!r} is not in 0..1")):
         adaptation.anneal(fraction)
     assert not adaptation.derive().changed
+
+
+def test_edges_are_fixed_a_few_at_a_time():
+    """What is not mixed stays what it is; the architecture is the same as if all had been chosen at once."""
+    torch.manual_seed(0)
+    model, other = small(granularity="branch"), small(granularity="branch")
+    other.load_state_dict(model.state_dict())
+    first = Adaptation(model, only=["layer2.1"], choices={"layer2.1": "identity"})
+    assert [state.spec.name for state in first.states()] == ["layer2.1"]
+    assert len(first.theta_parameters()) == 1
+    first.fix()
+    with pytest.raises(ValueError, match="was adapted before"):
+        Adaptation(model, only=["layer2.1"])
+    with pytest.raises(ValueError, match=r"no edge 'layer2\.0'"):
+        Adaptation(model, only=["layer2.0"])
+    second = Adaptation(model, only=["layer1.0"], choices={"layer1.0": "identity"})
+    assert second.derive().changed == {"layer1.0": "identity", "layer2.1": "identity"}
+    second.anneal(1.0)
+    mixed = model(images())
+    architecture = second.fix()
+    assert torch.equal(model(images()), mixed)
+    expected = Adaptation(other, choices={"layer1.0": "identity", "layer2.1": "identity"}).fix()
+    assert architecture.to_json() == expected.to_json()
+    assert torch.equal(model(images()), other(images()))

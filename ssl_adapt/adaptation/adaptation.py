@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import (
     Architecture,
+    check_edge_names,
     check_own_modules,
     chosen_module,
     edge_specs,
@@ -61,16 +62,15 @@ class Adaptation:
             scaled, and theta has to take away what does not help.
         choices: what `fix` makes of each edge whatever theta says, by name, others staying as they are: a control
             for what theta would choose. None lets theta choose.
+        only: the edges that are made mixed, by name; the others stay what they are, adapted or not. None: all.
         followers: networks like it that see the same theta and are fixed with it, such as a teacher; changed too.
-        on_dead: what `fix` does about a node that only none edges enter: "error" refuses the architecture,
-            "warn" says so, "allow" is silent.
+        on_dead: what `fix` does about a node that only none edges enter: "error" refuses it, "warn" says so.
 
     Raises:
-        ValueError: if the network declares no edges, or is mixed or adapted already, or its cells differ and so
-            can't share theta, or an edge's module has another name too, or a follower other edges, or an argument is
-            none of the words above,
-            or `choices` names an edge that is not there, or a candidate that it has not, or edges share theta. The
-            network then stays as it was.
+        ValueError: if the network declares no edges, is mixed, or was adapted at one of them; if its cells differ and so
+            can't share theta, an edge's module has another name too, or a follower has other edges; if an argument is
+            none of the words above, or `choices` or `only` name an edge or a candidate that is not there, or edges
+            that share theta. The network then stays as it was.
 
     Source: the paper, section "Methodology"; "threshold", "project" and `none_start` are ours.
     """
@@ -86,6 +86,7 @@ class Adaptation:
         none_start: float = 0.0,
         on_dead: OnDead = "warn",
         choices: Mapping[str, Choice] | None = None,
+        only: Sequence[str] | None = None,
         followers: Sequence[nn.Module] = (),
     ) -> None:
         for name, value, words in (
@@ -97,7 +98,10 @@ class Adaptation:
             if value not in words:
                 raise UserError(f"{name}={value!r} is not one of {', '.join(words)}")
         self.model = model
-        self.edges = edge_specs(model)
+        declared = edge_specs(model)
+        if only is not None:
+            check_edge_names(only, (spec.name for spec in declared))
+        self.edges = tuple(spec for spec in declared if only is None or spec.name in only)
         self.shape_change = shape_change
         self.none_rule = none_rule
         self.none_threshold = none_threshold
@@ -105,9 +109,10 @@ class Adaptation:
         self._given = choices
         if choices is not None:
             check_choices(choices, self.edges, sharing, shape_change)
-        if Architecture.of(model).changed:
+        self._before = Architecture.of(model)
+        if {spec.name for spec in self.edges} & self._before.changed.keys():
             raise UserError("this network was adapted before; start from a plain one")
-        if any(edge_specs(follower) != self.edges for follower in followers):
+        if any(edge_specs(follower) != declared for follower in followers):
             raise UserError("a follower has other edges: make it by copy.deepcopy(model)")
         check_own_modules(model, self.edges)
         self._group_of = {spec.name: group_name(spec, sharing, shape_change) for spec in self.edges}
@@ -176,10 +181,9 @@ class Adaptation:
         """
         self._check_finite(self.theta, UNDO)
         states = self.states()
-        edges = {state.spec.name: state.choice for state in states}
-        projects = self.shape_change == "project" and any(
-            state.choice == "identity" and state.spec.changes_shape for state in states
-        )
+        edges = {**self._before.edges, **{state.spec.name: state.choice for state in states}}
+        identities = any(state.choice == "identity" and state.spec.changes_shape for state in states)
+        projects = self.shape_change == "project" and identities
         return Architecture(model_name(self.model), model_args(self.model), edges, "project" if projects else "pad")
 
     def anneal(self, fraction: float) -> None:
@@ -218,7 +222,7 @@ class Adaptation:
         if not self._mixed:
             raise UserError("this network was fixed before")
         architecture = self.derive()
-        check_dead_nodes(self.edges, architecture.edges, self.on_dead)
+        check_dead_nodes(edge_specs(self.model), architecture.edges, self.on_dead)
         states = self.states()
         for network, edges in zip(self._networks, self._mixed, strict=True):
             for state in states:
