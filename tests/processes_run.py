@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import ssl_adapt  # noqa: F401 (registers the networks)
 from ssl_adapt.data import load_image_splits
-from ssl_adapt.processes import process_count, process_index
+from ssl_adapt.processes import process_count, process_index, sum_all
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
@@ -77,7 +77,7 @@ def measure(name: str) -> dict[str, Any]:
     """Gradients of one batch, and theta, architecture and weights after some steps and the fix."""
     arguments, lengths = CASES[name]
     learner = create(arguments)
-    px = learner.recipe.data.image_px
+    px = learner.image_px
 
     def share(step: int) -> Sequence[Tensor]:
         views = images(step, px)
@@ -87,11 +87,11 @@ def measure(name: str) -> dict[str, Any]:
             return views
         return tuple(view.split(lengths)[process_index()] for view in views)
 
-    parts = learner.recipe.train.accumulate
+    parts = learner.train.accumulate
     loss = backward_in_parts(learner.objective, learner.prepared, share(0), parts, learner.accelerator)
     found: dict[str, Any] = {
         "processes": process_count(),
-        "loss": torch.tensor(loss),
+        "loss": sum_all(loss) / process_count(),
         "gradients": {n: p.grad.clone() for n, p in learner.network.named_parameters() if p.grad is not None},
     }
     learner.weight_optimizer.zero_grad()

@@ -18,7 +18,7 @@ from accelerate.state import AcceleratorState
 from forked import Ended, run_processes, run_script
 
 from ssl_adapt import Architecture, load_recipe, pretrain
-from ssl_adapt.training.learner import has_unread_weights
+from ssl_adapt.training.setting import has_unread_weights
 
 PRETRAIN = Path(__file__).parent.parent / "scripts" / "pretrain.py"
 # One process takes the shares of two as parts: BatchNorm then sees the same images together.
