@@ -120,9 +120,25 @@ def mean_statistics() -> dict[str, Tensor]:
     return dict(norm.named_buffers())
 
 
+def agree(folder: Path) -> None:
+    """What both passes give: with a loss that is not finite in the last process, with none, with it told to stop."""
+    learner, found, is_last = create(SMALL), [], process_index() == process_count() - 1
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    for told, spoilt in ((False, True), (False, False), (True, False)):
+        learner.stop_came = lambda told=told: told and is_last
+        views = [view[process_index() :: process_count()].clone() for view in images(0, 8)]
+        views[0][0, 0, 0, 0] = torch.nan if spoilt and is_last else 0.0
+        for train in (lambda views: learner.train_weights(views, 0.1, 0.5), learner.train_theta):
+            found.append((train(views), learner.must_stop))
+        if spoilt:
+            assert all(torch.equal(before[name], value) for name, value in learner.network.state_dict().items())
+    torch.save(found, folder / f"agreed{process_index()}.pt")
+
+
 def main(folder: Path) -> None:
     """What this process finds, as files."""
     torch.set_default_dtype(torch.float64)
     found = {name: measure(name) for name in CASES}
     torch.save(mean_statistics(), folder / f"statistics{process_index()}.pt")
     torch.save(found, folder / f"process{process_index()}.pt")
+    agree(folder)

@@ -56,6 +56,14 @@ def of_one(name: str) -> dict[str, Any]:
         AcceleratorState._reset_state(reset_partial_state=True)
 
 
+def test_all_processes_do_what_one_must(folder_of_two: Path) -> None:
+    """One has a loss that is not finite, or was told to stop: none of them moves, or all learn it, by the same pass."""
+    first, second = (torch.load(folder_of_two / f"agreed{index}.pt") for index in range(2))
+    assert first == second
+    assert [loss is None for loss, _ in first] == [True, True, False, False, False, False]
+    assert [must_stop for _, must_stop in first] == [False, False, False, False, True, True]
+
+
 def assert_close(
     found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], least: int, rtol: float = 1e-6
 ) -> None:

@@ -1,18 +1,15 @@
-"""A pass over a batch waits for the device once, and all processes learn there what any of them has to say."""
+"""A pass over a batch waits for the device once."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from forked import run_processes
 from processes_run import create, images
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ssl_adapt.processes import process_index
 from ssl_adapt.training.learner import Learner
 
 SMALL = ["data.image_px=8", "model.args={width: 4, layers: [1, 2]}"]
@@ -82,31 +79,3 @@ def test_a_pass_waits_for_the_device_once(name: str, clip: str) -> None:
         assert reads(learner, lambda: learner.train_weights(views, 0.1, 0.5)) == 1
         assert reads(learner, lambda: learner.train_theta(views)) == 1
     assert reads(learner, lambda: float(views[0].sum())) == 1, "what is counted is seen"
-
-
-def agree(folder: Path) -> None:
-    """What both passes give in each of two processes: one has a loss that is not finite, none does, one must stop."""
-    learner, found = create(SMALL), []
-    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
-    for stop, spoilt in ((False, True), (False, False), (True, False)):
-        learner.stop_came = lambda stop=stop: stop and process_index() == 1
-        views = [view[process_index() :: 2].clone() for view in images(0, 8)]
-        views[0][0, 0, 0, 0] = torch.nan if spoilt and process_index() == 1 else 0.0
-        losses = [learner.train_weights(views, 0.1, 0.5)]
-        found.append((losses, learner.must_stop, [learner.train_theta(views), learner.must_stop]))
-        if spoilt:
-            assert all(torch.equal(before[name], value) for name, value in learner.network.state_dict().items())
-    torch.save(found, folder / f"{process_index()}.pt")
-
-
-def test_all_processes_do_what_one_must(tmp_path: Path) -> None:
-    ended = run_processes(2, tmp_path, agree, tmp_path)
-    assert [process.code for process in ended] == [0, 0], ended
-    first, second = (torch.load(tmp_path / f"{index}.pt") for index in range(2))
-    assert first == second
-    (spoilt, plain, stopped) = first
-    assert spoilt == ([None], False, [None, False])
-    assert plain[0][0] > 0
-    assert (plain[1], plain[2][1]) == (False, False)
-    assert stopped[0][0] > 0
-    assert (stopped[1], stopped[2][1]) == (True, True)
