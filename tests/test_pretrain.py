@@ -11,7 +11,7 @@ from PIL import Image
 from short_runs import assert_same_weights, events, run, weights
 
 from ssl_adapt import Architecture, load_recipe, pretrain
-from ssl_adapt.training.learner import keep_only
+from ssl_adapt.training.optimizers import keep_only
 
 
 def write_images(folder: Path, count: int, *, mode: str = "L", size: tuple[int, int] = (9, 12)) -> None:

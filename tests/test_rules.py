@@ -45,6 +45,19 @@ def test_functions_are_short():
     assert seen > 150
 
 
+def test_few_signatures_take_the_whole_recipe():
+    """Sections and plain values are handed on, so that what a value does is found near where it is read."""
+    found = set()
+    for path in (ROOT / "ssl_adapt").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.body if isinstance(node, ast.ClassDef) else []  # the fields of a dataclass
+            parts = [*ast.walk(node.args)] if isinstance(node, ast.FunctionDef) else parts
+            annotations = [part.annotation for part in parts if isinstance(part, ast.arg | ast.AnnAssign)]
+            if any("Recipe" in re.findall(r"\w+", ast.unparse(hint)) for hint in annotations if hint):
+                found.add(f"{path.name}: {node.name}")
+    assert 5 < len(found) < 10, found
+
+
 def test_public_functions_have_docstrings():
     seen = 0
     for path in SOURCES:
