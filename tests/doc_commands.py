@@ -44,6 +44,8 @@ SHORT = (
 )  # fmt: skip
 ONE_RUN = ("dry_run=true", "try_steps=false", "networks=resnet20_nat", "methods=original", "seeds=1", "scale=cpu")
 BY_COMMAND = {
+    "ssl-adapt recipes": How(is_fast=True),
+    "ssl-adapt recipes quickstart": How(is_fast=True),
     "ssl-adapt pretrain --help": How(is_fast=True),
     # The run that others read; the fixture `workspace` makes it.
     "ssl-adapt pretrain recipe=quickstart": How(("train.max_steps=4", "run.dir=runs/quickstart", CELLS), is_fast=True),

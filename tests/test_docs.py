@@ -35,6 +35,7 @@ from reproduction.nat.options import read_search_arguments
 from reproduction.options import read_request
 from ssl_adapt.commands.inspect import InspectOptions
 from ssl_adapt.commands.knn import KnnOptions
+from ssl_adapt.commands.recipes import read_recipes_arguments
 from ssl_adapt.commands.report import ReportOptions
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.recipe.read import read_options
@@ -50,6 +51,7 @@ READERS: dict[str, Callable[[list[str]], object]] = {
     "inspect": partial(read_options, InspectOptions),
     "report": partial(read_options, ReportOptions),
     "grid": plan_grid,
+    "recipes": read_recipes_arguments,
     "nat": read_search_arguments,
     "bench": partial(read_options, BenchOptions),
     "reproduce": read_request,
@@ -122,6 +124,14 @@ def test_the_command_runs(command: str, workspace: Path, tmp_path: Path) -> None
     if way.after:
         run(way.after, How(), tmp_path / "before")
     assert run(command, way, tmp_path / "run").strip()
+
+
+def test_the_output_that_is_shown_for_the_recipes_is_real() -> None:
+    [shown] = [block.text for block in BLOCKS if block.page == "docs/first_hour.md" and block.language == "text"]
+    printed = run_command("recipes").out
+    for part in (parts := shown.split("...\n")):
+        assert part in printed
+    assert len(parts) == 3
 
 
 def started(command: str) -> tuple[list[str], list[str]]:

@@ -32,11 +32,16 @@ def help_text() -> str:
     return describe_options(USAGE, RecipesOptions)
 
 
-def run(arguments: Sequence[str]) -> None:
-    """List the recipes, or print the one that is asked for."""
+def read_recipes_arguments(arguments: Sequence[str]) -> RecipesOptions:
+    """The options; a name alone is the recipe."""
     if len(arguments) == 1 and "=" not in arguments[0]:
         arguments = [f"recipe={arguments[0]}"]
-    name = read_options(RecipesOptions, arguments).recipe
+    return read_options(RecipesOptions, arguments)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """List the recipes, or print the one that is asked for."""
+    name = read_recipes_arguments(arguments).recipe
     recipes = available_recipes()
     if name is None:
         print(list_recipes(), end="")
