@@ -43,6 +43,7 @@ SHORT = (
     "adapt=null", "run.dir=runs/short", *HEADS, RESNET,
 )  # fmt: skip
 ONE_RUN = ("dry_run=true", "try_steps=false", "networks=resnet20_nat", "methods=original", "seeds=1", "scale=cpu")
+ORIGINAL = "ssl-adapt pretrain recipe=quickstart adapt=null"
 BY_COMMAND = {
     "ssl-adapt recipes": How(is_fast=True),
     "ssl-adapt recipes quickstart": How(is_fast=True),
@@ -54,7 +55,10 @@ BY_COMMAND = {
     "ssl-adapt knn model=resnet18 data=cifar10 protocol=dino": How(("data=digits", "pretrained=false", "image_px=32")),
     "ssl-adapt inspect model=darts_cifar drawing=cells.svg json=darts.json": How(('args={"cells": 4}',)),
     "ssl-adapt inspect model=runs/quickstart drawing=cells.png": How(is_fast=True),
-    "ssl-adapt report before=resnet20_nat after=runs/quickstart drawing=cells.svg": How(("before=runs/quickstart",)),
+    f"{ORIGINAL} run.dir=runs/original": How(("train.max_steps=4", "run.dir=runs/another", CELLS)),
+    "ssl-adapt report before=runs/original after=runs/quickstart drawing=cells.svg": How(
+        after=f"{ORIGINAL} run.dir=runs/original train.max_steps=4 '{CELLS}'"
+    ),
     "ssl-adapt report theta=runs/quickstart plot=theta.svg": How(is_fast=True),
     "ssl-adapt report before=resnet20_nat after=runs/table_1_cpu/resnet20_nat-nat-seed=1 drawing=cells.svg": How(
         ("before=runs/quickstart", "after=runs/quickstart")
