@@ -147,7 +147,7 @@ def test_a_package_without_its_checkout_says_so(tmp_path):
             [sys.executable, "-m", "ssl_adapt", name, "--help"],
             cwd=tmp_path, env=environment, capture_output=True, text=True, check=False,
         )  # fmt: skip
-        message = f"error: {name} is no part of the installed package: type it in a checkout of the repository\n"
+        message = f"error: {name} is not in the installed package: type it in a checkout of the repository\n"
         assert (done.returncode, done.stdout, done.stderr) == (2, "", message)
 
 

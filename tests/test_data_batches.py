@@ -127,13 +127,13 @@ def test_a_signal_to_a_worker_that_has_just_started_does_not_end_it(
     both_forms: tuple[ImageSet, ImageSet], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As of a launcher that signals the whole group: it waits until the worker ignores it."""
-    streamed, ignore = both_forms[1], batches._leave_signals_to_the_run
+    streamed, ignore = both_forms[1], batches._ignore_stop_signals
 
     def signalled_first(worker: int) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
         ignore(worker)
 
-    monkeypatch.setattr(batches, "_leave_signals_to_the_run", signalled_first)
+    monkeypatch.setattr(batches, "_ignore_stop_signals", signalled_first)
     order = torch.arange(len(streamed))
     seen = list(iterate_batches(streamed, order, batch_size=2, device="cpu", workers=2, drop_last=False))
     assert sum(len(batch.images) for batch in seen) == len(streamed) == 13

@@ -62,7 +62,7 @@ def test_a_genotype_of_other_operations_is_compared_too(tmp_path):
 
 
 def test_networks_that_cannot_be_compared(tmp_path):
-    with pytest.raises(ValueError, match="have not the same edges"):
+    with pytest.raises(ValueError, match="must have the same edges"):
         draw_comparison(cell_network(), timm.create_model("resnet20"), [tmp_path / "a.svg"])
     with pytest.raises(ValueError, match="is none before and conv_3x3 after: an adapted edge is"):
         draw_comparison(cell_network(edge_2_3="none"), cell_network(), [tmp_path / "a.svg"])
@@ -76,16 +76,16 @@ def test_theta_over_time(tmp_path):
     text = (tmp_path / "theta.svg").read_text()
     words = set(words_of(tmp_path / "theta.svg"))
     assert {"theta_id", "theta_same", "step", "changed", "the fix", "another edge that stayed"} <= words
-    assert "what none edges must pass" not in words, "the rule is literal"
+    assert "threshold of none edges" not in words, "the rule is literal"
     draw_theta(tmp_path / "run", [tmp_path / "again.svg"])
     assert (tmp_path / "again.svg").read_text() == text
     run(tmp_path / "cells", "adapt.none_rule=threshold", "adapt.none_threshold=9", "model.name=resnet20_nat",
         "model.args={channels: 4, cells: 3}", base=SUPERVISED)  # fmt: skip
     draw_theta(tmp_path / "cells", [tmp_path / "cells.svg"])
-    assert {"a none edge that stayed none", "what none edges must pass"} <= set(words_of(tmp_path / "cells.svg"))
+    assert {"a none edge that stayed none", "threshold of none edges"} <= set(words_of(tmp_path / "cells.svg"))
     run(tmp_path / "no_none", "adapt.none_rule=threshold", "train.max_steps=4", base=SUPERVISED)
     draw_theta(tmp_path / "no_none", [tmp_path / "no_none.svg"])
-    assert "what none edges must pass" not in words_of(tmp_path / "no_none.svg"), "there are no none edges"
+    assert "threshold of none edges" not in words_of(tmp_path / "no_none.svg"), "there are no none edges"
     run(
         tmp_path / "plain", "adapt=null", "train.max_steps=2", base=[a for a in SUPERVISED if not a.startswith("adapt")]
     )

@@ -65,7 +65,7 @@ def test_names_are_those_of_files_and_differ():
 
 ERRORS = [
     (["recipe=debug", "seed"], "argument 'seed' has no '='"),
-    (["recipe=debug", "seed=1", "seed=2"], "'seed' is given twice: part its values by commas, as in seed=0,1"),
+    (["recipe=debug", "seed=1", "seed=2"], "'seed' is given twice: separate its values by commas, as in seed=0,1"),
     (["recipe=debug", "seed=1,2,1"], "'seed=1,2,1' has a value twice"),
     (["recipe=debug", "seed=1,x"], "seed: got 'x', expected integer from 0"),
     (["recipe=debug,debgu", "seed=1"], "unknown recipe 'debgu'; did you mean 'debug'?"),
@@ -76,7 +76,7 @@ ERRORS = [
     (["recipe=debug", "executor=lokal"], "executor: got 'lokal', expected local | slurm; did you mean 'local'?"),
     (["recipe=debug", "slurm.partion=gpu"], "unknown key 'slurm.partion'; did you mean 'slurm.partition'?"),
     (["recipe=debug", "train.epochs=1,2", "adapt.epochs=2"], "adapt.epochs=2 does not fit into train.epochs=1"),
-    (["recipe=debug", "executor=slurm"], "executor=slurm: srun and sbatch are not here"),
+    (["recipe=debug", "executor=slurm"], "executor=slurm: srun and sbatch were not found"),
 ]
 
 
@@ -240,7 +240,7 @@ def test_ctrl_c_saves_the_runs_and_the_same_command_goes_on(tmp_path, processes)
     os.killpg(grid.pid, signal.SIGINT)  # as a terminal does, to all that it started
     error = grid.communicate(timeout=240)[1]
     assert grid.returncode == 130
-    assert error == "stopped: SIGINT came, and the runs were told: the same command again goes on\n"
+    assert error == "stopped: SIGINT came, and was passed on to the runs: the same command again continues them\n"
     assert states(tmp_path) == {"debug": "interrupted"}
     assert [path.name for path in (tmp_path / "debug" / "checkpoints").iterdir()] != []
     assert subprocess.run(command, check=False).returncode == 0

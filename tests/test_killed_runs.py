@@ -153,7 +153,7 @@ def test_results_without_a_checkpoint_are_not_overwritten(tmp_path):
     run(tmp_path / "a", "train.max_steps=2")
     shutil.rmtree(tmp_path / "a" / "checkpoints")
     for resume in ("never", "auto"):
-        with pytest.raises(ValueError, match=r"holds result\.json of a run but no checkpoint to go on from"):
+        with pytest.raises(ValueError, match=r"holds result\.json of a run but no checkpoint to resume from"):
             run(tmp_path / "a", "train.max_steps=2", f"run.resume={resume}")
 
 

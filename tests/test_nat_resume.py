@@ -228,7 +228,7 @@ def test_the_script_goes_on_and_writes_its_files_again(tmp_path, monkeypatch):
         act_at(patched, 3, told)
         stopped = run_script(*arguments, script="nat_search.py")
     assert stopped.code == 128 + signal.SIGTERM
-    assert stopped.err == "stopped: SIGTERM came, and step 3 was saved: the same command goes on from there\n"
+    assert stopped.err == "stopped: SIGTERM came, and step 3 was saved: the same command continues from there\n"
     assert not found.exists()
     ended = run_script(*arguments, script="nat_search.py")
     assert (ended.code, ended.out.splitlines()[0]) == (0, "going on after step 3, in epoch 1")

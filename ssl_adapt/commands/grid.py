@@ -9,10 +9,10 @@ from ssl_adapt.runs.grid_plan import GridOptions, plan_grid
 USAGE = """\
 usage: ssl-adapt grid recipe=NAME[,NAME] [KEY=VALUE[,VALUE...] ...]
 
-Starts a run for every combination of the values between commas; commas in [ ], { } and quotes part nothing:
+Starts a run for every combination of the values between commas; commas in [ ], { } and quotes do not separate:
   ssl-adapt grid recipe=simclr_resnet20 seed=0,1,2 adapt.sharing=full,cell jobs=2
-Runs that have finished are skipped, and others go on where they stopped, so the same command again goes on.
-All keys of ssl-adapt pretrain may be given but run.dir and run.resume, which the grid sets.
+Runs that have finished are skipped, and others resume where they stopped, so type the same command to continue.
+All keys of ssl-adapt pretrain may be given except run.dir and run.resume, which the grid sets.
 """
 
 

@@ -14,7 +14,7 @@ from ssl_adapt.report.drawing_path import DrawingPath
 USAGE = """\
 usage: ssl-adapt inspect model=NAME_OR_FOLDER [KEY=VALUE ...]
 
-Shows the edges of a network: of a name that timm knows, of a run's or an export's folder, or of an architecture.json:
+Shows the edges of a network, given as a timm model's name, the folder of a run or an export, or an architecture.json:
   model=resnet20    model=darts args='{cells: 20}' drawing=cells.svg    model=runs/quickstart json=edges.json
 """
 
@@ -43,7 +43,7 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Print the table, draw and write what was asked for."""
+    """Print the table, and write the drawing and the JSON if they are asked for."""
     options = read_options(InspectOptions, arguments)
     from rich.console import Console
 

@@ -41,13 +41,13 @@ class KnnOptions(Section):
         default=None, description="a vote weighs exp(cosine / temperature); null: the protocol's"
     )
     weighting: Weighting | None = Field(
-        default=None, description="weight of a vote: by cosine, or one each; null: the protocol's"
+        default=None, description="weight of a vote: by cosine, or 1 for each neighbour; null: the protocol's"
     )
     search: Literal["exact", "ivf"] = Field(
         default="exact", description="ivf: look for neighbours in some lists of similar images only"
     )
     probes: Count | None = Field(
-        default=None, description="with search=ivf: lists that are searched, of 4 sqrt(training images)"
+        default=None, description="with search=ivf: number of lists to search, of about 4 sqrt(training images)"
     )
     baselines: bool = Field(
         default=True, description="also score the network with random weights (seed 0) and raw pixels"
@@ -69,7 +69,7 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Score the network, print the scores, and write them where that was asked for."""
+    """Score the network, print the scores, and write them to a file if asked."""
     options = read_options(KnnOptions, arguments)
     from ssl_adapt.evaluation.progress import show_progress
 

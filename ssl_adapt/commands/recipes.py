@@ -24,7 +24,7 @@ Without a name lists the recipes, with one prints its file, to be copied and cha
 class RecipesOptions(Section):
     """Which recipe is printed."""
 
-    recipe: Text | None = Field(default=None, description="print this one; NAME alone does too; null: list all")
+    recipe: Text | None = Field(default=None, description="recipe to print, as recipe=NAME or NAME; null: list all")
 
 
 def help_text() -> str:
@@ -33,7 +33,7 @@ def help_text() -> str:
 
 
 def read_recipes_arguments(arguments: Sequence[str]) -> RecipesOptions:
-    """The options; a name alone is the recipe."""
+    """The options; a single argument without a key is the recipe's name."""
     if len(arguments) == 1 and "=" not in arguments[0]:
         arguments = [f"recipe={arguments[0]}"]
     return read_options(RecipesOptions, arguments)

@@ -17,9 +17,9 @@ USAGE = """\
 usage: ssl-adapt report before=NETWORK after=NETWORK drawing=FILE
        ssl-adapt report theta=RUN plot=FILE
 
-Draws the cells of two networks side by side, with what differs in red, and how theta moved in a run. A network is a
-name that timm knows, the folder of a run or an export, or an architecture.json:
-  before=resnet20_nat after=runs/adapted drawing=figures/        theta=runs/adapted plot=theta.svg
+Draws the cells of two networks with the same edges, differences in red, or theta over the steps of a run. A network is
+a timm model's name, the folder of a run or an export, or an architecture.json:
+  before=runs/original after=runs/adapted drawing=figures/        theta=runs/adapted plot=theta.svg
 """
 
 
@@ -52,7 +52,7 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Draw what was asked for, and say where it is."""
+    """Draw the figures, and print their paths."""
     options = read_options(ReportOptions, arguments)
     from ssl_adapt.report.figures import draw_report
 

@@ -27,7 +27,7 @@ def find_network(model: str) -> str:
     """The name for `timm.create_model`: a run folder gives its export, another folder `local-dir:FOLDER`.
 
     Raises:
-        ValueError: the run has not been exported yet, the folder is none of a model, or timm does not know the
+        ValueError: the run has not been exported yet, the folder is not a model's, or timm does not know the
             name; the message says what to type.
     """
     if model.startswith(HUB):
@@ -39,7 +39,7 @@ def find_network(model: str) -> str:
         return f"{LOCAL}{export}"
     if recipe:
         raise UserError(
-            f"the run in {folder} has not been exported yet: it goes on with "
+            f"the run in {folder} has not been exported yet: it continues with "
             f"ssl-adapt pretrain recipe={recipe} run.dir={folder} run.resume=auto"
         )
     if not model.startswith(LOCAL) and timm.is_model(model):
@@ -94,7 +94,7 @@ def _folder(model: str) -> Path:
 
 
 def _load_named(name: str, pretrained: bool) -> nn.Module:
-    """What timm builds by a name of its own, or downloads from the hub."""
+    """The network that timm builds by name or downloads from the hub."""
     is_plain = not name.startswith(HUB)
     try:
         if is_plain and pretrained and not _has_weights(name):
@@ -118,7 +118,7 @@ def _has_weights(name: str) -> bool:
 
 
 def _describe_unknown(model: str) -> str:
-    """The sentence for a name that is neither a folder nor a model of timm."""
+    """The error message for a name that is neither a folder nor a model of timm."""
     if model.startswith(LOCAL) or "/" in model or "\\" in model:
         hub = "" if model.startswith(LOCAL) else f"; a model of the Hugging Face hub is typed {HUB}{model}"
         return f"there is no folder {model.removeprefix(LOCAL)}{hub}"

@@ -1,4 +1,4 @@
-"""How far a measurement is, on a terminal; no torch is needed to begin."""
+"""A progress bar for evaluations on a terminal; it needs no torch."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -7,8 +7,8 @@ from functools import partial
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
-Advance = Callable[[int], None]  # is told how many more are done
-Begin = Callable[[str, int | None], Advance]  # begins a stage: its name, and how many there are to do, where one knows
+Advance = Callable[[int], None]  # called with how many more are done
+Begin = Callable[[str, int | None], Advance]  # begins a stage: its name, and how many there are to do, or None
 
 
 def show_nothing(stage: str, total: int | None) -> Advance:
@@ -18,10 +18,10 @@ def show_nothing(stage: str, total: int | None) -> Advance:
 
 @contextmanager
 def show_progress() -> Iterator[Begin]:
-    """Show the stage that has begun last as a bar on standard error, until the end; nothing where that is no terminal.
+    """Shows the current stage as a bar on standard error, if that is a terminal.
 
     Yields:
-        What begins a stage.
+        A function that begins a stage.
     """
     console = Console(stderr=True, highlight=False)
     columns = (

@@ -1,7 +1,7 @@
-"""Recipes: one flat YAML file an experiment, read strictly into frozen models.
+"""Recipes: one flat YAML file for each experiment, read strictly into frozen models.
 
-The schema is the one place where a key has its type, its range and its meaning; the help and the errors are
-read off it. Only the commands and the training loop read a recipe: everything below takes plain arguments.
+The schema alone defines the type, the range and the meaning of a key; help and errors are made from it. Only the
+commands and the training loop read a recipe: everything below takes plain arguments.
 """
 
 from ssl_adapt.recipe.adapt import AdaptSection

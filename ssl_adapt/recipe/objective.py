@@ -1,4 +1,4 @@
-"""The keys of what is minimised: one section for each objective, which `objective.name` tells apart."""
+"""The recipe's keys of the objectives: one section for each, which `objective.name` chooses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class SimclrSection(Section):
 
     views_per_image: ClassVar[int] = 2
 
-    name: Literal["simclr"] = Field(description="NT-Xent on two views of every image; judged by kNN")
+    name: Literal["simclr"] = Field(description="NT-Xent on two views of every image; evaluated by kNN")
     temperature: Positive = Field(description="divides the cosines in NT-Xent")
     projector_hidden: Count = Field(description="width of the projector's hidden layer")
     projector_out: Count = Field(description="width of the projection")
@@ -26,11 +26,11 @@ class SimclrSection(Section):
 
 
 class ByolSection(Section):
-    """The prediction of one view's projection, as a slow average of the network gives it, from the other view."""
+    """Prediction of the projection of one view, by a moving average of the network, from the other view."""
 
     views_per_image: ClassVar[int] = 2
 
-    name: Literal["byol"] = Field(description="predict the teacher's projection of the other view; judged by kNN")
+    name: Literal["byol"] = Field(description="predict the teacher's projection of the other view; evaluated by kNN")
     projector_hidden: Count = Field(description="width of the projector's hidden layer")
     projector_out: Count = Field(description="width of the projection and of the prediction")
     predictor_hidden: Count = Field(description="width of the predictor's hidden layer")
@@ -40,15 +40,15 @@ class ByolSection(Section):
 
 
 class VicregSection(Section):
-    """Views that agree, outputs that vary, and no two that vary together."""
+    """Variance, invariance and covariance of the projections of two views."""
 
     views_per_image: ClassVar[int] = 2
 
-    name: Literal["vicreg"] = Field(description="variance, invariance and covariance of two views; judged by kNN")
+    name: Literal["vicreg"] = Field(description="variance, invariance and covariance of two views; evaluated by kNN")
     projector_hidden: Count = Field(description="width of the projector's two hidden layers")
     projector_out: Count = Field(description="width of the projection")
     invariance_weight: PositiveOrZero = Field(description="of the mean squared difference between the views")
-    variance_weight: PositiveOrZero = Field(description="of what the standard deviations lack to 1")
+    variance_weight: PositiveOrZero = Field(description="of how far the standard deviations are below 1")
     covariance_weight: PositiveOrZero = Field(description="of the squared covariances")
 
 
@@ -57,7 +57,7 @@ class SupervisedSection(Section):
 
     views_per_image: ClassVar[int] = 1
 
-    name: Literal["supervised"] = Field(description="cross-entropy on labels; judged by accuracy")
+    name: Literal["supervised"] = Field(description="cross-entropy on labels; evaluated by accuracy")
     label_smoothing: Fraction = Field(description="share of the target that is spread over all classes")
     mixup_alpha: PositiveOrZero = Field(description="Beta(alpha, alpha) draws how two images are mixed; 0: no mixup")
     auxiliary_weight: PositiveOrZero = Field(

@@ -1,4 +1,4 @@
-"""The keys of the random augmentation that makes a view: one section for each kind, which `views.name` tells apart."""
+"""The recipe's keys of the random augmentation: one section for each kind of view, which `views.name` chooses."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ ViewSection = Annotated[ResizedCropSection | PaddedCropSection, Field(discrimina
 
 
 def _one_or_list(value: object) -> object:
-    """A tuple, also where one section alone is given: it serves all views of an image."""
+    """A tuple, also of a single section, which is used for all views of an image."""
     return tuple(value) if isinstance(value, list | tuple) else (value,)
 
 

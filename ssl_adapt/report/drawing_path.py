@@ -1,4 +1,4 @@
-"""Where a drawing goes, as it is typed."""
+"""The path of a drawing, as an option of commands."""
 
 from pathlib import Path
 from typing import Annotated
