@@ -1,4 +1,4 @@
-"""What networks of timm save when some of their blocks become the identity: edges, multiply-adds, time."""
+"""The multiply-adds and time that timm networks save when some of their blocks become the identity."""
 
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
@@ -60,7 +60,7 @@ class Family:
 
 @dataclass(frozen=True)
 class FamilyRow:
-    """What was measured of one network; multiply-adds are those of one image."""
+    """The figures of one network; multiply-adds are for one image."""
 
     name: str
     edges: int

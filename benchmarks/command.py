@@ -1,4 +1,4 @@
-"""Our code beside others', timed: `ssl-adapt bench [only=GROUP,...] [repeats=N] [json=PATH] [growth=B]`."""
+"""Times this package and other libraries: `ssl-adapt bench [only=GROUP,...] [repeats=N] [json=PATH] [growth=B]`."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from ssl_adapt.recipe.read import read_options
 USAGE = """\
 usage: ssl-adapt bench [only=GROUP,...] [repeats=N] [json=PATH] [growth=B]
 
-Times our code beside what one would use without it; contenders take turns, after a warm-up.
+Times this package and other libraries at the same work, in turns, after a warm-up.
 It runs on the GPU if there is one; CUDA_VISIBLE_DEVICES= (empty) keeps it on the CPU.
 
 Groups
@@ -22,7 +22,7 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Time what was asked for, print the figures and write them."""
+    """Time the groups, print the figures and write them."""
     options = read_options(BenchOptions, arguments)
     from benchmarks.suite import run_suite
 

@@ -9,9 +9,9 @@ from ssl_adapt.recipe.help import describe_options
 USAGE = """\
 usage: ssl-adapt reproduce table=1|2|3|4 [KEY=VALUE ...]
 
-Runs what a table of the paper compares and writes the table, with the paper's own numbers beside it:
+Trains the networks of a table of the paper and writes the table, with the paper's numbers beside ours:
   ssl-adapt reproduce table=1 scale=cpu root=cifar10.tar jobs=2 networks=resnet20_nat seeds=1,2
-Finished runs are skipped, and others go on where they stopped. Table 2 is Table 1 seed by seed, and the same runs.
+Finished runs are skipped, and others resume where they stopped. Table 2 is Table 1 seed by seed, from the same runs.
 """
 
 
@@ -21,7 +21,7 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Work off what was asked for, and write the table."""
+    """Start the runs that the arguments name, and write the table."""
     request = read_request(arguments)
     from rich.console import Console
 

@@ -1,4 +1,4 @@
-"""What is asked of a table: the options, and the runs that follow from them."""
+"""The options of a table, and the runs that they select."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -59,19 +59,19 @@ class TableOptions(Section):
 
 
 class ReproduceOptions(LaunchOptions, TableOptions):
-    """Which runs of which table, and how they are started."""
+    """The table, its runs, and how they are started."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """What was asked for: the runs, and how to work them off.
+    """The selected runs, and how they are started.
 
     Attributes:
         table: 1 to 4; 2 is 1 seed by seed.
         scale: of the settings.
         networks: all of the table.
-        runs: those that were asked for.
-        listed: all of the table, of which it shows those that have finished.
+        runs: that are selected.
+        listed: all of the table, which shows those that have finished.
         folder: that holds the runs.
         results: folder of the table.
         launch: how the runs are started.
@@ -127,7 +127,7 @@ def read_request(arguments: Sequence[str]) -> Request:
 
 
 def _seeds_in(folder: Path) -> set[int]:
-    """The seeds of the runs that earlier calls have left."""
+    """The seeds of the runs of earlier calls."""
     numbers = (path.name.rpartition("-seed=")[2] for path in folder.glob("*-seed=*") if path.is_dir())
     return {int(number) for number in numbers if number.isdecimal()}
 

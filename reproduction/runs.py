@@ -1,4 +1,4 @@
-"""The runs of a table: their arguments, in two rounds, as some start from what others found."""
+"""The runs of a table and their arguments, in two rounds, as some start from the architectures that others found."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -58,7 +58,7 @@ class TableRun:
 
     @property
     def found_by(self) -> Path:
-        """What finds that which it starts from: NAT's search, or the run of its source."""
+        """The file or folder that this run starts from: the result of NAT's search, or the run of its source."""
         return self.search_path if self.method.how == "nat" else self.source_path
 
     @property
@@ -67,20 +67,20 @@ class TableRun:
         return self.folder / f"{self.network.key}-nat_search-seed={self.seed}.json"
 
     def has_start(self) -> bool:
-        """Whether what it starts from is there: NAT's genotype, or the architecture that its source has found."""
+        """Whether the run can start: NAT's genotype, or its source's architecture, exists."""
         if self.method.how == "nat":
             return _genotype_path(self).is_file()
         return not self.method.source or (self.source_path / "architecture.json").is_file()
 
     def is_second_round(self) -> bool:
-        """Whether it needs what another has found."""
+        """Whether it needs the result of another run."""
         return bool(self.method.source) or self.method.how == "nat"
 
     def arguments(self, start: str | None = None) -> tuple[str, ...]:
-        """Of `ssl-adapt pretrain`, all but run.dir and run.resume; `start` in place of what another run found.
+        """Of `ssl-adapt pretrain`, all but run.dir and run.resume; `start` replaces the result of the other run.
 
         Raises:
-            ValueError: if what it starts from is not there.
+            ValueError: if the run that it starts from has not finished.
         """
         method = self.method
         rule: tuple[str, ...] = ("adapt=null",)
@@ -91,12 +91,12 @@ class TableRun:
         return (*self._shared(), *rule, f"{_START_KEYS[method.how]}={self._start() if start is None else start}")
 
     def _start(self) -> str:
-        """What a method other than an ordinary run starts from: NAT's genotype, an architecture or choices."""
+        """The value that the run starts from: NAT's genotype, an architecture or choices."""
         if not self.has_start():
-            raise UserError(f"{self.name} starts from what {self.found_by} found, and that has not finished")
+            raise UserError(f"{self.name} starts from the result of {self.found_by}, which has not finished")
         if self.method.how == "nat":
             return json.dumps(json.loads(_genotype_path(self).read_text(encoding="utf-8")))
-        from reproduction.starts import create_start  # here: it needs torch, and arguments are read without
+        from reproduction.starts import create_start  # here: it needs torch, and arguments are read without it
 
         return json.dumps(create_start(self))
 
@@ -105,7 +105,7 @@ class TableRun:
         return load_recipe((*self._shared(), "adapt=null"))
 
     def grid_state(self) -> str:
-        """How its folder stands, as `ssl-adapt grid` tells it; "-" before it was begun."""
+        """The state of its folder, as `ssl-adapt grid` shows it; "-" before the start."""
         return GridRun(self.name, self.path, ()).state
 
     def grid_run(self, start: str | None = None) -> GridRun:
@@ -117,7 +117,7 @@ class TableRun:
         return (*self.network.arguments, *self.common, f"seed={self.seed}")
 
     def search(self) -> GridRun:
-        """NAT's search, that comes before the run."""
+        """NAT's search, which precedes the run."""
         name = self.search_path.stem
         used = [argument for argument in self._shared() if not why_unused(argument.partition("=")[0])]
         arguments = (
@@ -130,7 +130,7 @@ class TableRun:
 def plan_runs(
     networks: Sequence[Network], seeds: Iterable[int], scale: Scale, folder: Path, common: Sequence[str]
 ) -> list[TableRun]:
-    """Every network, seed and method, seeds outermost: after any time the first seeds are complete."""
+    """Every network, seed and method, seeds outermost, so that the first seeds are complete first."""
     return [
         TableRun(network, METHODS[method], seed, scale, folder, tuple(common))
         for seed in seeds

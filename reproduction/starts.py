@@ -1,4 +1,4 @@
-"""What the second round of a table starts from: architectures and choices, found by the first or drawn."""
+"""The architectures and choices that the second round of a table starts from, found by the first or drawn."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -38,7 +38,7 @@ def plain_network(recipe: Recipe) -> nn.Module:
 
 
 def random_changes(specs: Sequence[EdgeSpec], changed: Mapping[str, Choice], seed: int) -> dict[str, Choice]:
-    """As many changes of each kind (what it was, what it became) as in `changed`, at random edges of that kind."""
+    """As many changes of each kind (kind before, choice after) as in `changed`, at random edges of that kind."""
     kinds = {spec.name: spec.kind for spec in specs}
     generator = random.Random(f"random changes {seed}")
     drawn: dict[str, Choice] = {}
@@ -52,5 +52,5 @@ def random_changes(specs: Sequence[EdgeSpec], changed: Mapping[str, Choice], see
 
 
 def _found(run: TableRun) -> Architecture:
-    """What the run that it starts from found."""
+    """The architecture of the run that it starts from."""
     return Architecture.from_json((run.source_path / "architecture.json").read_text(encoding="utf-8"))

@@ -1,10 +1,10 @@
 """Training, self-supervised or supervised, in which the network adapts its own architecture.
 
-Where this package and timm have been imported, in whichever order, its networks are registered with timm: at once if
-timm is there already, else when timm comes. So timm, and torch with it, is imported only by who uses it, and a command
-answers --help or a mistyped key before that; yet whoever can call `timm.create_model` finds the networks there.
+Importing this package registers its networks with timm: at once if timm is imported already, else as soon as it is.
+This package itself imports neither timm nor torch until they are needed, so that a command answers --help or reports a
+mistyped key at once.
 
-For the same reason each of the names below is imported when it is first asked for.
+For the same reason each of the names below is imported when it is first used.
 """
 
 from importlib import import_module

@@ -56,7 +56,7 @@ def test_choices_of_a_recipe(tmp_path):
     run(tmp_path / "a", "adapt.choices={layer1.0.conv1: identity}", base=SUPERVISED)
     [fix] = events(tmp_path / "a", "fix")
     assert fix["changed"] == {edge: "identity"}
-    with pytest.raises(ValueError, match=r"adapt.choices are those of single edges: set adapt.sharing=full"):
+    with pytest.raises(ValueError, match=r"adapt.choices names single edges: set adapt.sharing=full"):
         load_recipe([*SUPERVISED, "adapt.choices={layer1.0.conv1: none}", "adapt.sharing=cell"])
 
 

@@ -129,14 +129,14 @@ def test_a_stop_saves_the_last_batch_and_says_so(digits, tmp_path, monkeypatch):
         with monkeypatch.context() as patched:
             act_at(patched, batch, told)
             with pytest.raises(
-                InterruptedRunError, match=f"SIGTERM came, and step {step} was saved: the same command goes on"
+                InterruptedRunError, match=f"SIGTERM came, and step {step} was saved: the same command continues"
             ):
                 search_in(tmp_path, digits)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
     lines = []
     seen = act_at(monkeypatch, 0, told)
     search_in(tmp_path, digits, report=lines.append)
-    assert lines[0] == "going on after step 8, in epoch 2"
+    assert lines[0] == "resuming after step 8, in epoch 2"
     assert len(seen) == OF_ALL - 8
 
 
@@ -158,7 +158,7 @@ def test_a_finished_search_tells_its_result_again(digits, tmp_path, monkeypatch)
     monkeypatch.setattr(NatLearner, "train_weights", lambda *_: pytest.fail("it trains again"))
     lines = []
     assert search_in(tmp_path, digits, report=lines.append) == result
-    assert lines == [f"this search has finished; {tmp_path} holds what it found"]
+    assert lines == [f"this search has finished; its result is in {tmp_path}"]
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(digits, untouched, tmp_path, monkeypatch):
@@ -168,8 +168,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_it_used(digits, untouc
     (second / "state.pt").write_bytes((second / "state.pt").read_bytes()[:-1])
     lines = []
     assert without_seconds(search_in(tmp_path / "a", digits, report=lines.append)) == untouched["supervised"]
-    assert lines[0].startswith("warning: a damaged checkpoint is left aside: step_000000007: state.pt has ")
-    assert lines[1] == "going on after step 5, in epoch 2"
+    assert lines[0].startswith("warning: a damaged checkpoint is skipped: step_000000007: state.pt has ")
+    assert lines[1] == "resuming after step 5, in epoch 2"
 
 
 OTHER_CELLS = "model.args.genotype=NAT_ResBlock"
@@ -192,7 +192,7 @@ OTHER_CELLS = "model.args.genotype=NAT_ResBlock"
 def test_another_search_is_refused(digits, arguments, changes, message, tmp_path, monkeypatch):
     stop_at(monkeypatch, 1, tmp_path / "begun", digits)
     settings = replace(SETTINGS, **changes)
-    with pytest.raises(ValueError, match=rf"{message}; go on .* or type another genotype=FILE\.json"):
+    with pytest.raises(ValueError, match=rf"{message}; continue .* or type another genotype=FILE\.json"):
         search_in(tmp_path / "begun", digits, *arguments, settings=settings)
 
 
@@ -231,11 +231,11 @@ def test_the_script_goes_on_and_writes_its_files_again(tmp_path, monkeypatch):
     assert stopped.err == "stopped: SIGTERM came, and step 3 was saved: the same command continues from there\n"
     assert not found.exists()
     ended = run_script(*arguments, script="nat_search.py")
-    assert (ended.code, ended.out.splitlines()[0]) == (0, "going on after step 3, in epoch 1")
+    assert (ended.code, ended.out.splitlines()[0]) == (0, "resuming after step 3, in epoch 1")
     texts = found.read_text(), log.read_text()
     found.unlink()
     log.write_text("torn")
     again = run_script(*arguments, script="nat_search.py")
-    assert again.out.startswith(f"this search has finished; {found}.search holds what it found\nscore ")
+    assert again.out.startswith(f"this search has finished; its result is in {found}.search\nscore ")
     assert (found.read_text(), log.read_text()) == texts
     assert json.loads(texts[1])["genotype"] == json.loads(texts[0])

@@ -200,7 +200,7 @@ def test_a_table_from_the_first_run_to_the_files(tmp_path, monkeypatch, start):
 
 def test_a_control_whose_source_has_not_run(tmp_path):
     run = TableRun(TINY, METHODS["scratch"], 1, "cpu", tmp_path, ())
-    with pytest.raises(ValueError, match=r"tiny-scratch-seed=1 starts from what .*tiny-full_early-seed=1 found, and"):
+    with pytest.raises(ValueError, match=r"tiny-scratch-seed=1 starts from the result of .*tiny-full_early-seed=1, which"):
         run.arguments()
 
 
@@ -219,7 +219,7 @@ def test_controls_of_runs_that_changed_nothing_are_left_out(tmp_path, monkeypatc
         (tmp_path / f"tiny-nat_genotype-seed={seed}.json").write_text(GENOTYPES["ResBlock"].to_json())
     started = []
     monkeypatch.setattr(work, "run_grid", lambda grid, _: started.append([run.name for run in grid.runs]))
-    work.work_off_runs(Request(1, "cpu", (TINY,), tuple(runs), (), tmp_path, tmp_path, LaunchOptions()), Console())
+    work.run_rounds(Request(1, "cpu", (TINY,), tuple(runs), (), tmp_path, tmp_path, LaunchOptions()), Console())
     assert len(started[0]) == 6
     assert started[1] == ["tiny-nat-seed=1", "tiny-nat-seed=2", "tiny-scratch-seed=2", "tiny-random-seed=2"]
 
@@ -228,7 +228,7 @@ def test_what_was_noted_before_stays(tmp_path):
     runs = tuple(plan_runs([TINY], [1], "cpu", tmp_path, []))
     for jobs in (2, 1, 2):
         request = Request(1, "cpu", (TINY,), runs, runs, tmp_path, tmp_path, LaunchOptions(jobs=jobs))
-        work.note_facts(request, work.describe_images(runs[0].recipe()))
+        work.record_facts(request, work.describe_images(runs[0].recipe()))
     facts = work.read_facts(request)
     assert facts["runs at a time"] == "2; 1"
     assert ";" not in facts["torch"]

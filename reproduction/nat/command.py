@@ -8,14 +8,14 @@ from ssl_adapt.recipe.help import describe_options
 USAGE = """\
 usage: ssl-adapt nat recipe=NAME genotype=FILE.json [KEY=VALUE ...]
 
-NAT, the baseline: searches which edges of a cell should become none or skip connections. What was found is then
-trained from scratch, which costs a whole run again. It runs on the GPU if there is one.
+NAT, the baseline: searches which edges of a cell should become none or skip connections. The cell that it finds
+is then trained from scratch, which takes a whole run. It runs on the GPU if there is one.
   ssl-adapt nat recipe=supervised_resnet20 model.name=resnet20_nat genotype=found.json
   ssl-adapt pretrain recipe=supervised_resnet20 model.name=resnet20_nat model.args.genotype=found.json adapt=null
 
-Of a recipe's keys (ssl-adapt pretrain --help lists them) those for the images, the network's cells, views, objective
-and seed count; one that does not is refused. The same command goes on with a search that was stopped or killed, and
-ends with the same result; after the end it tells the result again. FILE.json.search/ beside FILE.json is its state.
+It uses a recipe's keys for the images, the network's cells, the views, the objective and the seed (ssl-adapt pretrain
+--help lists them); other keys are refused. The same command continues a search that was stopped or killed, with the
+same result; after the end it prints the result again. The state of the search is in FILE.json.search/.
 """
 
 
@@ -25,7 +25,7 @@ def help_text() -> str:
 
 
 def run(arguments: Sequence[str]) -> None:
-    """Search, write what was found, and say how it is trained."""
+    """Search, write the result, and print how to train it."""
     recipe, options = read_search_arguments(arguments)
     import torch
 

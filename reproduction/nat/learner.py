@@ -1,4 +1,4 @@
-"""What a search trains: the weights of the supernet, and the controller by reinforcement."""
+"""The training in a search: of the supernet's weights, and of the controller by REINFORCE."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -23,11 +23,11 @@ from ssl_adapt.recipe import SimclrSection, SupervisedSection
 class NatLearner:
     """Supernet, controller and their optimisers.
 
-    Only the weights that a batch has used take part in its step, with their momentum and weight decay.
+    Only the weights that a batch uses are changed by its step, also by momentum and weight decay.
 
     Args:
-        objective: what the weights are trained for; of its network the number of classes counts.
-        create_head: from the number of features to what stands behind the supernet.
+        objective: of the weights; of its network only the number of classes is used.
+        create_head: makes the head after the supernet from its number of features.
         form: a genotype of the form to search in.
         settings: how to search.
         device: of the supernet.
@@ -91,7 +91,7 @@ class NatLearner:
     def train_controller(self, batches: Iterable[Batch]) -> Iterator[tuple[float, float]]:
         """Train the controller on a transform of a random genotype for each batch; reward and entropy, step by step.
 
-        The reward is what the transform adds to the batch's score, see `score`.
+        The reward is the gain in the batch's score by the transform, see `score`.
         """
         for batch in batches:
             views = self._views(batch)
@@ -119,12 +119,12 @@ class NatLearner:
         return [sum(column) / len(rows) for column in zip(*rows, strict=True)]
 
     def state_dict(self) -> dict[str, Any]:
-        """All that steps change."""
+        """The state that steps change."""
         parts = {name: part.state_dict() for name, part in self._parts().items()}
         return {**parts, "baseline": self.baseline}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Restore what `state_dict` returned."""
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
         self.baseline = state["baseline"]
@@ -157,7 +157,7 @@ class NatLearner:
 
 
 def create_head(objective: SimclrSection | SupervisedSection) -> Callable[[int], nn.Module]:
-    """What gives the head behind a supernet, by its number of features: a projector, or nothing behind a classifier."""
+    """A function that makes the head after a supernet, from its number of features: a projector, or the identity."""
     if isinstance(objective, SupervisedSection):
         return lambda features: nn.Identity()
     return lambda features: create_mlp(features, objective.projector_hidden, objective.projector_out)

@@ -1,4 +1,4 @@
-"""The command line of the search: the keys of a recipe that it uses, and those of NAT beside them."""
+"""The command line of the search: the keys of a recipe that it uses, and its own."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -28,20 +28,22 @@ class NatOptions(Section):
     batch_size: BatchSize = Field(default=PUBLISHED.batch_size, description="images in a batch")
     channels: Count = Field(default=PUBLISHED.channels, description="width of the supernet")
     cells: Count = Field(default=PUBLISHED.cells, description="of the supernet")
-    transforms: Count = Field(default=PUBLISHED.transforms, description="drawn at the end; the best is kept")
+    transforms: Count = Field(
+        default=PUBLISHED.transforms, description="number drawn at the end, of which the best is kept"
+    )
     weight_lr: Positive = Field(default=PUBLISHED.weight_lr, description="learning rate of the supernet")
     controller_lr: Positive = Field(default=PUBLISHED.controller_lr, description="learning rate of the controller")
     baseline: Baseline = Field(default=PUBLISHED.baseline, description="how the mean reward is tracked")
-    self_loops: bool = Field(default=PUBLISHED.self_loops, description="whether the controller's nodes see themselves")
+    self_loops: bool = Field(default=PUBLISHED.self_loops, description="whether the controller's graph has self-loops")
 
 
 # Keys of a recipe that a search does not use, of the longest name that fits: why, and what to type instead.
 _LEAVE_OUT = "leave it out"
 _UNUSED = {
     "name": f"a search is named by its file: type genotype=NAME.json, and {_LEAVE_OUT}",
-    "run": f"a search keeps its state beside genotype=FILE.json and goes on by itself: {_LEAVE_OUT}",
+    "run": f"a search keeps its state beside genotype=FILE.json and resumes by itself: {_LEAVE_OUT}",
     "data.batch_size": "type batch_size=VALUE",
-    "model.args": f"the network's cells alone count: type model.args.genotype=VALUE, or {_LEAVE_OUT}",
+    "model.args": f"only the network's cells are used: type model.args.genotype=VALUE, or {_LEAVE_OUT}",
     "model.args.genotype": "",  # it has an effect
     "model.args.channels": "the supernet has its own width: type channels=VALUE",
     "model.args.cells": "the supernet has its own depth: type cells=VALUE",
@@ -50,8 +52,8 @@ _UNUSED = {
     "train.epochs": "type epochs=VALUE",
     "train.max_steps": "type epochs=VALUE, and epochs=1 for a trial",
     "train.lr": "type weight_lr=VALUE",
-    "adapt": f"theta has no part in it: {_LEAVE_OUT}",
-    "knn": f"the images that the controller is trained on judge: {_LEAVE_OUT}",
+    "adapt": f"a search has no theta: {_LEAVE_OUT}",
+    "knn": f"genotypes are evaluated on the controller's images: {_LEAVE_OUT}",
 }  # fmt: skip
 
 
@@ -82,7 +84,7 @@ def why_unused(key: str) -> str:
 
 
 def _keys_in(name: str, value: Any) -> Iterator[str]:
-    """The keys that are given a value by name=value: those in a section, of which adapt=null has none."""
+    """The keys that name=value sets: for a section all keys in it, for adapt=null none."""
     key = schema_keys().get(name)
     if key is None or not (key.is_section or key.is_open):
         yield name
@@ -92,7 +94,7 @@ def _keys_in(name: str, value: Any) -> Iterator[str]:
 
 
 def _value(text: str) -> Any:
-    """The value of an argument; None for what is no YAML, as the reading of the recipe will say."""
+    """The value of an argument; None if it is not YAML, which the reading of the recipe reports."""
     try:
         return parse_yaml(text)
     except ValueError:
@@ -100,10 +102,10 @@ def _value(text: str) -> Any:
 
 
 def state_folder(genotype: Path) -> Path:
-    """Where a search that writes this file keeps its state: beside it."""
+    """The folder, beside the file, in which a search that writes it keeps its state."""
     return genotype.with_name(f"{genotype.name}.search")
 
 
 def create_settings(options: NatOptions) -> SearchSettings:
-    """The published settings, with the options in place of theirs."""
+    """The published settings, with the options replacing theirs."""
     return replace(PUBLISHED, **options.model_dump(exclude={"genotype", "json_path"}))

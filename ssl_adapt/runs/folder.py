@@ -22,8 +22,8 @@ from ssl_adapt.runs.stop_signal import InterruptedRunError
 class RunFolder:
     """The paths and files of a run. Nothing is created before `create`. Without a checkpoint there is no run yet.
 
-    Inside its context the folder is locked for this run. From `create` on `status.json` has the state of the run, and at
-    the end how it ended. Only the main process writes.
+    Inside its context the folder is locked for this run. After `create` the state of the run, and at the end
+    how it ended, is in `status.json`. Only the main process writes.
 
     Args:
         recipe: `run.dir`, `run.resume` and, to compare, everything that changes a result.
