@@ -200,7 +200,7 @@ def test_a_table_from_the_first_run_to_the_files(tmp_path, monkeypatch, start):
 
 def test_a_control_whose_source_has_not_run(tmp_path):
     run = TableRun(TINY, METHODS["scratch"], 1, "cpu", tmp_path, ())
-    with pytest.raises(ValueError, match=r"tiny-scratch-seed=1 starts from the result of .*tiny-full_early-seed=1, which"):
+    with pytest.raises(ValueError, match=r"tiny-scratch-seed=1 starts from .*tiny-full_early-seed=1, which"):
         run.arguments()
 
 
