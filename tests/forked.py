@@ -12,7 +12,7 @@ from typing import NamedTuple
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(
     [
-        "ssl_adapt.training.pretrain",
+        "ssl_adapt.training.loop",
         "ssl_adapt.adaptation.cost",
         "kornia.augmentation",
         "sklearn.datasets",

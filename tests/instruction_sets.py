@@ -25,7 +25,7 @@ from test_networks import NETWORKS, create
 from timm.layers import DropPath
 from torch import Tensor, nn
 
-from benchmarks.adaptable import FAMILIES
+from benchmarks.family_comparison import FAMILIES
 from ssl_adapt import Adaptation, adaptable, load_recipe, pretrain
 from ssl_adapt.backbones.memory_format import choose_memory_format, is_broken_channels_last
 from ssl_adapt.recipe import available_recipes

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from rich.console import Console
 from torch import nn
 
-from benchmarks.adaptable import measure_families
+from benchmarks.family_comparison import measure_families
 from ssl_adapt import Adaptation, Architecture, adaptable, export_timm
 from ssl_adapt.adaptation.adaptation import one_hot
 from ssl_adapt.adaptation.cost import count_macs, count_parameters

@@ -14,13 +14,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from benchmarks.adaptable import compare_family, create_family
+from benchmarks.bench_options import GROUPS, BenchOptions
 from benchmarks.environment import describe_environment
-from benchmarks.knn import check_scores, compare_knn
+from benchmarks.family_comparison import compare_family, create_family
+from benchmarks.knn_comparison import check_scores, compare_knn
 from benchmarks.naive import mix_naively
-from benchmarks.nt_xent import check_losses, compare_nt_xent
-from benchmarks.options import GROUPS, BenchOptions
-from benchmarks.step import (
+from benchmarks.nt_xent_comparison import check_losses, compare_nt_xent
+from benchmarks.step_comparison import (
     compare_simclr_steps,
     compare_supervised_steps,
     create_alternation,
@@ -28,7 +28,7 @@ from benchmarks.step import (
 )
 from benchmarks.suite import SUITE, run_suite
 from benchmarks.timing import Comparison, DisagreementError, Timing, time_contenders
-from benchmarks.views import compare_views
+from benchmarks.view_comparison import compare_views
 from ssl_adapt.adaptation.adaptation import Adaptation
 
 CPU = torch.device("cpu")

@@ -8,9 +8,9 @@ import pytest
 import torch
 from rich.console import Console
 
-from benchmarks import nt_xent as bench
-from benchmarks.nt_xent import Call, compare_nt_xent, exponents, measure_apart, measure_call, measure_growth
-from benchmarks.options import BenchOptions
+from benchmarks import nt_xent_comparison as bench
+from benchmarks.bench_options import BenchOptions
+from benchmarks.nt_xent_comparison import Call, compare_nt_xent, exponents, measure_apart, measure_call, measure_growth
 from ssl_adapt.recipe.read import read_options
 
 CPU = torch.device("cpu")

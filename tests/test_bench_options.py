@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from script_calls import run_script
 
-from benchmarks.command import help_text
-from benchmarks.options import GROUPS, BenchOptions
+from benchmarks.bench_command import help_text
+from benchmarks.bench_options import GROUPS, BenchOptions
 from benchmarks.suite import SUITE
 from ssl_adapt.recipe.read import read_options
 

@@ -30,12 +30,12 @@ from script_calls import run_command
 from torch.distributed.run import get_args_parser
 
 import ssl_adapt
-from benchmarks.options import BenchOptions
-from reproduction.nat.options import read_search_arguments
-from reproduction.options import read_request
-from ssl_adapt.commands.inspect import InspectOptions
-from ssl_adapt.commands.knn import KnnOptions
-from ssl_adapt.commands.report import ReportOptions
+from benchmarks.bench_options import BenchOptions
+from reproduction.nat.nat_options import read_search_arguments
+from reproduction.table_options import read_request
+from ssl_adapt.commands.inspect_command import InspectOptions
+from ssl_adapt.commands.knn_command import KnnOptions
+from ssl_adapt.commands.report_command import ReportOptions
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.recipe.read import read_options
 from ssl_adapt.runs.grid_plan import plan_grid

@@ -18,7 +18,7 @@ from script_calls import run_script
 from ssl_adapt import Architecture, export_timm, load_export, load_recipe
 from ssl_adapt.adaptation.architecture import MAX_EDGES
 from ssl_adapt.errors import UserError
-from ssl_adapt.evaluation.network import find_network
+from ssl_adapt.evaluation.frozen_network import find_network
 from ssl_adapt.export.check import build_on_meta, check_export
 from ssl_adapt.json_text import MAX_DEPTH, read_json, read_text
 

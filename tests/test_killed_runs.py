@@ -24,7 +24,7 @@ from ssl_adapt.training.setting import create_accelerator, epoch_batches
 
 def test_a_run_without_a_checkpoint_starts_over(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
-        patched.setattr("ssl_adapt.training.pretrain.log_epoch", lambda *args, **kwargs: {}["a defect"])
+        patched.setattr("ssl_adapt.training.loop.log_epoch", lambda *args, **kwargs: {}["a defect"])
         with pytest.raises(KeyError):
             run(tmp_path / "a")
     assert status(tmp_path / "a") == ("failed", "KeyError: 'a defect'")

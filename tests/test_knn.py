@@ -13,8 +13,8 @@ from lightly.utils.benchmarking import knn_predict
 from torch import Tensor
 
 from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
+from ssl_adapt.evaluation.neighbour_search import QUERIES_PER_SEARCH
 from ssl_adapt.evaluation.protocol import PRESETS, KnnProtocol
-from ssl_adapt.evaluation.search import QUERIES_PER_SEARCH
 
 pytestmark = pytest.mark.exactness
 

@@ -17,11 +17,11 @@ from rich.console import Console
 from script_calls import MEAN, PX, STD, create_export, create_run, run_script
 from torch import Tensor, nn
 
-from ssl_adapt.commands.knn import KnnOptions
+from ssl_adapt.commands.knn_command import KnnOptions
 from ssl_adapt.data import load_image_splits
+from ssl_adapt.evaluation.frozen_network import load_network
 from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
-from ssl_adapt.evaluation.network import load_network
-from ssl_adapt.evaluation.progress import show_progress
+from ssl_adapt.evaluation.progress_bar import show_progress
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.evaluation.score import RunDefaults, Score, Scores, create_settings, score_model
 from ssl_adapt.evaluation.score_report import print_scores, scores_to_json

@@ -12,8 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from ssl_adapt.evaluation.knn import evaluate_knn
-from ssl_adapt.evaluation.protocol import KnnProtocol
-from ssl_adapt.evaluation.search import (
+from ssl_adapt.evaluation.neighbour_search import (
     MISSING,
     QUERIES_PER_SEARCH,
     RECALL_QUERIES,
@@ -25,6 +24,7 @@ from ssl_adapt.evaluation.search import (
     nearest_candidates,
     search_index,
 )
+from ssl_adapt.evaluation.protocol import KnnProtocol
 
 EXP = KnnProtocol(layer="backbone", k=20, temperature=0.1, weighting="exp")
 MAJORITY = KnnProtocol(layer="backbone", k=20, temperature=None, weighting="majority")

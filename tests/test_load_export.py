@@ -9,7 +9,7 @@ import torch
 from small_networks import images, small
 
 from ssl_adapt import Adaptation, Architecture, export_timm, load_export
-from ssl_adapt.evaluation.network import load_network
+from ssl_adapt.evaluation.frozen_network import load_network
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ import re
 import pytest
 from script_calls import run_script
 
-from reproduction.nat.options import read_search_arguments, why_unused
-from reproduction.runs import plan_runs
+from reproduction.nat.nat_options import read_search_arguments, why_unused
 from reproduction.systems import NETWORKS
+from reproduction.table_runs import plan_runs
 from ssl_adapt.recipe.keys import schema_keys
 
 ACT = {  # on a search; every other key of a recipe is refused where it is typed

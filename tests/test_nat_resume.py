@@ -10,7 +10,7 @@ import pytest
 import torch
 from script_calls import run_script
 
-from reproduction.nat.learner import NatLearner
+from reproduction.nat.nat_learner import NatLearner
 from reproduction.nat.search import search
 from reproduction.nat.settings import PUBLISHED
 from ssl_adapt import load_recipe

@@ -10,7 +10,7 @@ import torch
 from accelerate.state import AcceleratorState
 from script_calls import run_script
 
-from reproduction.nat.learner import NatLearner, create_head
+from reproduction.nat.nat_learner import NatLearner, create_head
 from reproduction.nat.search import search
 from reproduction.nat.settings import PUBLISHED
 from ssl_adapt import load_recipe, pretrain
@@ -197,7 +197,7 @@ def test_baseline_rules(digits, rule):
 def test_the_weights_learn(digits, monkeypatch):
     """Of one genotype, where the search has a new one for each batch: those need more steps than a test has."""
     genotype = GENOTYPES["NAT_ResBlock"]
-    monkeypatch.setattr("reproduction.nat.learner.draw_genotype", lambda form, operations: genotype)
+    monkeypatch.setattr("reproduction.nat.nat_learner.draw_genotype", lambda form, operations: genotype)
     learner = create_learner(recipe_of("views.flip_p=0.0"), digits, channels=8)
     (before,) = learner.score([genotype], batches(digits))
     losses = [sum(learner.train_weights(batches(digits, 5))) / 5 for _ in range(6)]

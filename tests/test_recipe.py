@@ -16,7 +16,7 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from recipe_files import SHIPPED, debug_text, write_recipe
 
-from ssl_adapt.commands.pretrain import help_text
+from ssl_adapt.commands.pretrain_command import help_text
 from ssl_adapt.recipe import available_recipes, load_recipe, save_recipe
 from ssl_adapt.recipe.keys import find_key, schema_keys
 

@@ -16,12 +16,12 @@ from script_calls import run_here, run_script
 
 from reproduction import paper, work
 from reproduction.dry_run import dry_run
-from reproduction.options import Request, read_request
 from reproduction.records import Record, read_record
-from reproduction.runs import TableRun, plan_runs
 from reproduction.starts import plain_network, random_changes
 from reproduction.summary import jaccard, paired_p_value, summarise
 from reproduction.systems import METHODS, NAT_ARGUMENTS, NETWORKS, Network
+from reproduction.table_options import Request, read_request
+from reproduction.table_runs import TableRun, plan_runs
 from reproduction.work import reproduce
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture

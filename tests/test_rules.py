@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,14 @@ def test_sizes():
         assert len(path.read_text().splitlines()) <= 300, path
     for path in SCRIPTS:
         assert len(path.read_text().splitlines()) <= 40, path
+
+
+def test_no_two_modules_have_one_name():
+    names = Counter(path.stem for path in SOURCES if not path.stem.startswith("__"))
+    names.update(path.parent.name for path in SOURCES if path.stem == "__init__")
+    names["adaptation"] -= 1  # ssl_adapt/adaptation/adaptation.py, of the class Adaptation
+    assert len(names) > 100
+    assert [name for name, count in names.items() if count > 1] == []
 
 
 def test_functions_are_short():

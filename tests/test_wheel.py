@@ -102,7 +102,7 @@ def test_it_pretrains_in_an_empty_folder(
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     loaded = [Path(line) for line in installed.loaded.read_text().splitlines() if line != "None"]
     assert installed.wheel.parent / "env" in {parent for path in loaded for parent in path.parents}
-    assert any(path.match("ssl_adapt/training/pretrain.py") for path in loaded)
+    assert any(path.match("ssl_adapt/training/loop.py") for path in loaded)
     of_checkout = [path for path in loaded if path.is_relative_to(ROOT) and not path.is_relative_to(PACKAGES)]
     assert of_checkout == []
     installed.loaded.unlink()

@@ -15,7 +15,7 @@ from ssl_adapt.adaptation.edge import Adaptable
 from ssl_adapt.backbones.adaptable import NAME as ADAPTABLE
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.errors import UserError
-from ssl_adapt.evaluation.network import LOCAL, find_network, input_size_px, load_network
+from ssl_adapt.evaluation.frozen_network import LOCAL, find_network, input_size_px, load_network
 from ssl_adapt.export.check import build_on_meta, check_arguments
 from ssl_adapt.json_text import read_text
 from ssl_adapt.report.drawings import draw_architecture

@@ -21,7 +21,7 @@ ARGUMENTS = [
 CHECKPOINT_STEPS = 7
 # Torch and the package are imported once, in a server from which every run is forked.
 CONTEXT = multiprocessing.get_context("forkserver")
-CONTEXT.set_forkserver_preload(["ssl_adapt.training.pretrain"])
+CONTEXT.set_forkserver_preload(["ssl_adapt.training.loop"])
 
 
 class RunProcess:
@@ -87,7 +87,7 @@ def _run(folder: Path, output: Path, step: "Synchronized[int]", first: "Synchron
 
     from ssl_adapt.commands.ending import run_command
     from ssl_adapt.recipe import load_recipe
-    from ssl_adapt.training.pretrain import pretrain
+    from ssl_adapt.training.loop import pretrain
     from ssl_adapt.training.progress import Progress
 
     os.setsid()

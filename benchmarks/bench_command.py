@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from benchmarks.options import GROUPS, BenchOptions
+from benchmarks.bench_options import GROUPS, BenchOptions
 from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
 

@@ -71,7 +71,7 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> None:
     """Score the network, print the scores, and write them where that was asked for."""
     options = read_options(KnnOptions, arguments)
-    from ssl_adapt.evaluation.progress import show_progress
+    from ssl_adapt.evaluation.progress_bar import show_progress
 
     with show_progress() as begin:
         begin("importing torch", None)

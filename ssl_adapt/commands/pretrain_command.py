@@ -24,6 +24,6 @@ def run(arguments: Sequence[str]) -> None:
     recipe = load_recipe(arguments)
     if os.environ.get("RANK", "0") == "0":
         print(f"recipe {recipe.name} in {recipe.run_dir}: importing torch", flush=True)
-    from ssl_adapt.training.pretrain import pretrain
+    from ssl_adapt.training.loop import pretrain
 
     pretrain(recipe)

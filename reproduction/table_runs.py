@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from reproduction.nat.options import why_unused
+from reproduction.nat.nat_options import why_unused
 from reproduction.systems import METHODS, NAT_ARGUMENTS, RULES, How, Method, Network, Scale
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import Recipe, load_recipe

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from reproduction.nat.options import NatOptions, create_settings, read_search_arguments, state_folder
+from reproduction.nat.nat_options import NatOptions, create_settings, read_search_arguments, state_folder
 from ssl_adapt.recipe.help import describe_options
 
 USAGE = """\

@@ -7,8 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Field
 
-from reproduction.runs import TableRun, plan_runs
 from reproduction.systems import METHODS, NETWORKS, SEEDS, Network, Scale
+from reproduction.table_runs import TableRun, plan_runs
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.read import read_options
 from ssl_adapt.recipe.section import Section

@@ -3,7 +3,7 @@
 import sys
 from collections.abc import Sequence
 
-from reproduction.options import ReproduceOptions, read_request
+from reproduction.table_options import ReproduceOptions, read_request
 from ssl_adapt.recipe.help import describe_options
 
 USAGE = """\
