@@ -22,8 +22,8 @@ import torch
 from image_folders import image_bytes, member, png, png_that_claims, write_images, write_tar
 from PIL import Image
 from safetensors.torch import load_file, save_file
+from saved_checkpoints import seal
 from script_calls import Output, create_export, run_script
-from test_checkpoint import seal
 
 from ssl_adapt import Architecture
 from ssl_adapt.recipe import available_recipes

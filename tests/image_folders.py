@@ -32,6 +32,15 @@ def write_images(folder: Path, *names: str) -> dict[str, NDArray[np.uint8]]:
     return pixels
 
 
+def write_noise(folder: Path, count: int, *, mode: str = "L", size: tuple[int, int] = (9, 12)) -> None:
+    """Writes `count` PNGs of noise, 0.png and so on, into a new folder."""
+    folder.mkdir(parents=True)
+    generator = np.random.default_rng(len(str(folder)))
+    for index in range(count):
+        pixels = generator.integers(0, 255, (*size, 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(folder / f"{index}.png")
+
+
 def image_bytes(image: Image.Image, kind: str, **options: object) -> bytes:
     file = io.BytesIO()
     image.save(file, format=kind, **options)

@@ -21,7 +21,7 @@ from pathlib import Path
 import timm
 import torch
 from image_folders import write_images
-from test_networks import NETWORKS, create
+from registered_networks import NETWORKS, create
 from timm.layers import DropPath
 from torch import Tensor, nn
 

@@ -9,9 +9,9 @@ import pytest
 import short_runs
 import timm
 import torch
+from image_folders import write_noise
 from processes_run import create
 from short_runs import run
-from test_pretrain import write_images
 from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 
@@ -90,7 +90,7 @@ def test_what_can_not_be_exported_is_refused_before_anything_is_made(
 
 
 def test_a_run_whose_modules_share_weights_is_exported(tmp_path: Path, temporary: Path) -> None:
-    write_images(tmp_path / "images", 9)
+    write_noise(tmp_path / "images", 9)
     export = run(tmp_path / "a", *COAT, "data.name=folder", f"data.root={tmp_path / 'images'}", "data.batch_size=4")
     assert export is not None
     loaded = load_export(export).eval()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 import torch
-from test_checkpoint import TEN, TWENTY, is_state, save_two, state_of
+from saved_checkpoints import TEN, TWENTY, is_state, save_two, state_of
 
 from ssl_adapt.runs.atomic_file import write_text
 from ssl_adapt.runs.checkpoint import Checkpoints

@@ -3,23 +3,14 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import timm
 import torch
-from PIL import Image
+from image_folders import write_noise
 from short_runs import assert_same_weights, events, run, weights
 
 from ssl_adapt import Architecture, load_recipe, pretrain
 from ssl_adapt.training.learner import keep_only
-
-
-def write_images(folder: Path, count: int, *, mode: str = "L", size: tuple[int, int] = (9, 12)) -> None:
-    folder.mkdir(parents=True)
-    generator = np.random.default_rng(len(str(folder)))
-    for index in range(count):
-        pixels = generator.integers(0, 255, (*size, 3), dtype=np.uint8)
-        Image.fromarray(pixels).convert(mode).save(folder / f"{index}.png")
 
 
 def test_a_run_leaves_everything_it_promised(tmp_path, capsys):
@@ -164,7 +155,7 @@ def test_a_plain_timm_model_trains_without_adaptation(tmp_path):
 
 
 def test_unlabelled_grey_odd_sized_images_train_without_knn(tmp_path, capsys):
-    write_images(tmp_path / "images", 9)
+    write_noise(tmp_path / "images", 9)
     folder = ["data.name=folder", f"data.root={tmp_path / 'images'}", "data.batch_size=4"]
     assert run(tmp_path / "a", *folder) is not None
     assert "no labels" in capsys.readouterr().out
@@ -175,7 +166,7 @@ def test_unlabelled_grey_odd_sized_images_train_without_knn(tmp_path, capsys):
 def test_class_folders_with_k_as_large_as_the_bank(tmp_path):
     for split, count in (("train", 4), ("test", 2)):
         for label in ("cat", "dog"):
-            write_images(tmp_path / "images" / split / label, count, mode="RGBA")
+            write_noise(tmp_path / "images" / split / label, count, mode="RGBA")
     folder = ["data.name=folder", f"data.root={tmp_path / 'images'}", "data.batch_size=4", "knn.k=8"]
     assert run(tmp_path / "a", *folder) is not None
     with pytest.raises(ValueError, match=r"knn\.k=9 is more than the 8 training images"):

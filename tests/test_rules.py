@@ -17,6 +17,7 @@ SOURCES = sorted(
     path for folder in ("ssl_adapt", "reproduction", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 )
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
+IMPORT_OF_TESTS = re.compile(r"^\s*(?:from|import) (?:\w+\.)*test_", re.MULTILINE)
 # Not the page of error messages, which holds what does not exist.
 DOCUMENTS = [
     ROOT / "README.md",
@@ -40,6 +41,12 @@ def test_no_two_modules_have_one_name():
     names["adaptation"] -= 1  # ssl_adapt/adaptation/adaptation.py, of the class Adaptation
     assert len(names) > 100
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_no_test_module_imports_another():
+    seen = [path for path in (ROOT / "tests").rglob("*.py") if IMPORT_OF_TESTS.search(path.read_text())]
+    assert seen == []
+    assert IMPORT_OF_TESTS.search("if True:\n    from faults.test_search import start")
 
 
 def test_functions_are_short():

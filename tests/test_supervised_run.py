@@ -7,6 +7,7 @@ import pytest
 import short_runs
 import timm
 import torch
+from image_folders import write_noise
 from short_runs import assert_same_weights, events, load_checkpoint
 from timm.layers.drop import DropPath
 
@@ -117,12 +118,10 @@ def test_what_cannot_run_is_refused_before_anything_is_created(tmp_path, argumen
 
 
 def test_images_without_labels_or_of_one_class_are_refused(tmp_path):
-    from test_pretrain import write_images
-
-    write_images(tmp_path / "flat", 130)
+    write_noise(tmp_path / "flat", 130)
     with pytest.raises(ValueError, match=r"objective\.name=supervised needs labels"):
         run(tmp_path / "a", "data.name=folder", f"data.root={tmp_path / 'flat'}")
-    write_images(tmp_path / "one" / "train" / "cat", 130)
+    write_noise(tmp_path / "one" / "train" / "cat", 130)
     with pytest.raises(ValueError, match="has one class alone"):
         run(tmp_path / "a", "data.name=folder", f"data.root={tmp_path / 'one'}")
 
