@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from checkout import ROOT
 from safetensors.torch import load_file, save_file
 from script_calls import run_script
 
@@ -158,7 +159,7 @@ def test_pickles_are_not_opened(folder: Path, tmp_path: Path, name: str) -> None
 
 def test_the_package_reads_no_pickles() -> None:
     loads = 0
-    for path in sorted((Path(__file__).parent.parent / "ssl_adapt").rglob("*.py")):
+    for path in sorted((ROOT / "ssl_adapt").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -3,16 +3,15 @@
 import ast
 import re
 from collections import Counter
-from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
 from ssl_adapt.data import DATA_NAMES
 from ssl_adapt.data.sources import _TORCHVISION
 from ssl_adapt.recipe import available_recipes
 from ssl_adapt.recipe.keys import schema_keys
 
-ROOT = Path(__file__).parent.parent
 SOURCES = sorted(
     path for folder in ("ssl_adapt", "reproduction", "benchmarks") for path in (ROOT / folder).rglob("*.py")
 )
@@ -29,7 +28,7 @@ DOCUMENTS = [
 def test_sizes():
     assert len(SOURCES) > 30
     assert len(SCRIPTS) >= 3
-    for path in (*SOURCES, *sorted((ROOT / "tests").glob("*.py"))):
+    for path in (*SOURCES, *sorted((ROOT / "tests").rglob("*.py"))):
         assert len(path.read_text().splitlines()) <= 300, path
     for path in SCRIPTS:
         assert len(path.read_text().splitlines()) <= 40, path

@@ -1,4 +1,4 @@
-"""What one process, and each of several, measures for tests/test_evaluation_processes.py."""
+"""What one process, and each of several, measures for tests/evaluation/test_evaluation_processes.py."""
 
 import pickle
 from collections.abc import Callable

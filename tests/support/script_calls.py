@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 import timm
 import torch
+from checkout import ROOT
 from rich.console import Console
 
 import ssl_adapt
@@ -19,7 +20,7 @@ from ssl_adapt.recipe import load_recipe, save_recipe
 from ssl_adapt.runs.grid import run_grid
 from ssl_adapt.runs.grid_plan import Grid
 
-SCRIPTS = Path(__file__).parent.parent / "scripts"
+SCRIPTS = ROOT / "scripts"
 SCRIPT_OF = {"pretrain": "pretrain.py", "nat": "nat_search.py"}  # what runs of a grid are started by
 PX, MEAN, STD = 16, (0.3, 0.31, 0.32), (0.4, 0.3, 0.2)
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
+from checkout import ROOT
 from pydantic import BaseModel, ValidationError
 from recipe_files import SHIPPED, debug_text, write_recipe
 
@@ -20,7 +21,6 @@ from ssl_adapt.commands.pretrain_command import help_text
 from ssl_adapt.recipe import available_recipes, load_recipe, save_recipe
 from ssl_adapt.recipe.keys import find_key, schema_keys
 
-REPOSITORY = Path(__file__).resolve().parent.parent
 LEAVES = [key for key in schema_keys().values() if not key.is_section]
 
 
@@ -45,7 +45,7 @@ def has(recipe: Any, key: str) -> bool:
 
 def test_the_shipped_recipes_are_these() -> None:
     assert tuple(available_recipes()) == SHIPPED
-    assert all(path.parent == REPOSITORY / "recipes" for path in available_recipes().values())
+    assert all(path.parent == ROOT / "recipes" for path in available_recipes().values())
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -245,8 +245,8 @@ def test_every_key_of_the_schema_is_found_by_name() -> None:
 
 @pytest.mark.parametrize("place", ["ssl_adapt/recipes", "recipes"], ids=["wheel", "checkout"])
 def test_recipes_are_found_from_any_folder(place: str, tmp_path: Path) -> None:
-    shutil.copytree(REPOSITORY / "ssl_adapt", tmp_path / "ssl_adapt")
-    shutil.copytree(REPOSITORY / "recipes", tmp_path / place)
+    shutil.copytree(ROOT / "ssl_adapt", tmp_path / "ssl_adapt")
+    shutil.copytree(ROOT / "recipes", tmp_path / place)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     code = (

@@ -1,4 +1,6 @@
-"""Inputs that a user can get wrong, and what is said; python tests/bad_inputs.py > docs/bad_input.md writes the table.
+"""Inputs that a user can get wrong, and what is said.
+
+`python tests/support/bad_inputs.py > docs/bad_input.md` writes the table.
 
 Each case works in a folder of its own, a new one: DATA, RUN and EXPORT are real names there.
 """
@@ -39,7 +41,7 @@ is made or trained, and nothing in a file is run.
 
 Above a table stands the command; a row is what is wrong, and the sentence without `error: `.
 `DATA` is a folder or tar of images, `RUN` a run folder, `EXPORT` an exported network. The tables are not typed but
-written, by `python tests/bad_inputs.py > docs/bad_input.md`.
+written, by `python tests/support/bad_inputs.py > docs/bad_input.md`.
 """
 DATA, RUN, EXPORT, JSON, DIGITS = Path("DATA"), Path("RUN"), Path("EXPORT"), Path("a.json"), "data=digits"
 CHECKPOINT, WEIGHTS, CONFIG = RUN / "checkpoints/step_000000002", EXPORT / "model.safetensors", EXPORT / "config.json"

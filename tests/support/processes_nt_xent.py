@@ -1,4 +1,4 @@
-"""What each of several processes computes of NT-Xent for tests/test_nt_xent_processes.py."""
+"""What each of several processes computes of NT-Xent for tests/objectives/test_nt_xent_processes.py."""
 
 from pathlib import Path
 from typing import Any

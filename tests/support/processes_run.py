@@ -1,4 +1,4 @@
-"""What one process, and each of several, computes for tests/test_processes.py; in a process group or without."""
+"""What one process, and each of several, computes for tests/training/test_processes.py, in a group or not."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,12 +1,12 @@
 """docs/bad_input.md: every row is what the scripts say today, in one sentence and with nothing made."""
 
 import re
-from pathlib import Path
 
 import pytest
 from bad_inputs import CASES, Case, answer, document, row
+from checkout import ROOT
 
-DOCUMENT = (Path(__file__).parent.parent / "docs" / "bad_input.md").read_text(encoding="utf-8")
+DOCUMENT = (ROOT / "docs" / "bad_input.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.words)
@@ -20,11 +20,11 @@ def test_bad_input_gets_the_sentence_of_the_table(case: Case) -> None:
     assert "Traceback" not in output.err
     assert answer(case).sentence.isprintable()
     assert created == set(), "an error comes before anything is made, and no pickle is opened"
-    assert row(case) in DOCUMENT.splitlines(keepends=True), "python tests/bad_inputs.py > docs/bad_input.md"
+    assert row(case) in DOCUMENT.splitlines(keepends=True), "python tests/support/bad_inputs.py > docs/bad_input.md"
 
 
 def test_the_document_is_what_is_written_now() -> None:
-    assert document() == DOCUMENT, "python tests/bad_inputs.py > docs/bad_input.md"
+    assert document() == DOCUMENT, "python tests/support/bad_inputs.py > docs/bad_input.md"
     rows = [line for line in DOCUMENT.splitlines() if line.startswith("| ") and line != "| input | what is said |"]
     assert len(rows) == len(CASES) >= 50
     assert len(set(rows)) == len(rows)

@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 import yaml
 from accelerate.commands.launch import launch_command_parser
-from doc_blocks import PAGES, ROOT, find_blocks, find_commands
+from checkout import ROOT
+from doc_blocks import PAGES, find_blocks, find_commands
 from doc_commands import BY_COMMAND, How, how, with_overrides
 from image_folders import tar_of, write_images
 from script_calls import run_command

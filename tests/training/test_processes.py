@@ -15,12 +15,13 @@ import pytest
 import timm
 import torch
 from accelerate.state import AcceleratorState
+from checkout import ROOT
 from forked import Ended, run_processes, run_script
 
 from ssl_adapt import Architecture, load_recipe, pretrain
 from ssl_adapt.training.learner import has_unread_weights
 
-PRETRAIN = Path(__file__).parent.parent / "scripts" / "pretrain.py"
+PRETRAIN = ROOT / "scripts" / "pretrain.py"
 # One process takes the shares of two as parts: BatchNorm then sees the same images together.
 AS_PARTS = {"statistics of each": 2, "statistics of each, 2 parts": 4, "vicreg, 2 parts": 4}
 

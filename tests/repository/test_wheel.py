@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from checkout import ROOT
 
 from ssl_adapt.recipe import available_recipes
 
 pytestmark = pytest.mark.slow
-ROOT = Path(__file__).parent.parent
 PACKAGES = Path(sysconfig.get_path("purelib"))  # torch and the others, which are not downloaded again
 WATCH = """
 import atexit, os, sys

@@ -4,8 +4,9 @@ import runpy
 from pathlib import Path
 
 import pytest
+from checkout import ROOT
 
-EXAMPLES = Path(__file__).parent.parent / "examples"
+EXAMPLES = ROOT / "examples"
 LAST_LINES = {
     "adapt_a_timm_model": "parameters, loaded by timm",
     "own_loop": "exported: timm.create_model(",
