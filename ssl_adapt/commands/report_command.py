@@ -11,7 +11,7 @@ from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import Text
-from ssl_adapt.report.drawing_path import DrawingPath
+from ssl_adapt.report.drawing_path import DrawingPath, check_can_draw
 
 USAGE = """\
 usage: ssl-adapt report before=NETWORK after=NETWORK drawing=FILE
@@ -54,6 +54,7 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> None:
     """Draw what was asked for, and say where it is."""
     options = read_options(ReportOptions, arguments)
+    check_can_draw()
     from ssl_adapt.report.figures import draw_report
 
     for line in draw_report(options.model_dump(exclude_none=True)):
