@@ -59,7 +59,9 @@ after_import("timm", lambda: import_module("ssl_adapt.backbones"))
 
 
 def __getattr__(name: str) -> Any:
-    """The public name, imported now (PEP 562)."""
+    """The public name, imported now (PEP 562); `__version__` is that of the installation."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("ssl-adapt")
     if name in _PACKAGES:
         return import_module(f"{__name__}.{name}")
     if name not in _MODULES:

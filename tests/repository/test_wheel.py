@@ -51,7 +51,7 @@ class Installed(NamedTuple):
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     folder = tmp_path_factory.mktemp("wheel")
     pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
-    alone = ["--no-build-isolation"] if find_spec("hatchling") else []  # else pip downloads what builds
+    alone = ["--no-build-isolation"] if find_spec("hatch_vcs") else []  # else pip downloads what builds
     subprocess.run([*pip, "wheel", "--no-deps", *alone, "--wheel-dir", str(folder), str(ROOT)], check=True)
     [wheel] = folder.glob("*.whl")
     venv.create(folder / "env", symlinks=True)
@@ -73,6 +73,11 @@ def test_it_holds_the_package_and_the_recipes(installed: Installed) -> None:
     recipes = {f"ssl_adapt/recipes/{name}.yaml" for name in available_recipes()}
     assert len(recipes) >= 13
     assert recipes <= set(names)
+
+
+def test_its_version_is_that_of_its_name(installed: Installed, tmp_path: Path) -> None:
+    said = installed.call(tmp_path, "python", "-c", "import ssl_adapt; print(ssl_adapt.__version__)")
+    assert said.strip() == installed.wheel.name.split("-")[1]
 
 
 FAST = ["recipe=debug", "model.args={width: 4, layers: [1]}", "data.image_px=8", "knn.every_epochs=0"]
