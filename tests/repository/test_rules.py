@@ -1,6 +1,5 @@
 """The rules of the house that no linter knows."""
 
-import ast
 import re
 from collections import Counter
 
@@ -46,50 +45,6 @@ def test_no_test_module_imports_another():
     seen = [path for path in (ROOT / "tests").rglob("*.py") if IMPORT_OF_TESTS.search(path.read_text())]
     assert seen == []
     assert IMPORT_OF_TESTS.search("if True:\n    from faults.test_search import start")
-
-
-def test_functions_are_short():
-    seen = 0
-    for path in SOURCES:
-        for node in ast.walk(ast.parse(path.read_text())):
-            if isinstance(node, ast.FunctionDef):
-                seen += 1
-                start = node.body[1].lineno if ast.get_docstring(node) and len(node.body) > 1 else node.lineno
-                limit = 75 if node.name == "pretrain" else 60  # the loop is one function, to be read top to bottom
-                assert node.end_lineno - start < limit, f"{path}: {node.name}"
-    assert seen > 150
-
-
-def test_public_functions_have_docstrings():
-    seen = 0
-    for path in SOURCES:
-        for node in ast.parse(path.read_text()).body:
-            if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-                seen += 1
-                assert ast.get_docstring(node), f"{path}: {node.name}"
-    assert seen > 80
-
-
-def test_the_heart_depends_on_torch_alone():
-    allowed = {
-        "torch",
-        "ssl_adapt.adaptation",
-        "ssl_adapt.errors",
-        "ssl_adapt.json_text",
-        "collections",
-        "contextlib",
-        "copy",
-        "dataclasses",
-        "difflib",
-        "json",
-        "typing",
-        "warnings",
-    }
-    modules = set()
-    for path in (ROOT / "ssl_adapt" / "adaptation").glob("*.py"):
-        modules |= set(re.findall(r"^(?:from|import) ([\w.]+)", path.read_text(), re.MULTILINE))
-    assert len(modules) > 5
-    assert {m for m in modules if not any(m == a or m.startswith(f"{a}.") for a in allowed)} == set()
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
