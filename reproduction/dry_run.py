@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from reproduction.nat.options import create_settings, read_search_arguments, state_folder
+from reproduction.nat.nat_options import create_settings, read_search_arguments, state_folder
 from reproduction.nat.search import search
-from reproduction.options import Request
-from reproduction.runs import TableRun
 from reproduction.starts import plain_network
+from reproduction.table_options import Request
+from reproduction.table_runs import TableRun
 from reproduction.tables import markdown
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.training.learner import create_adaptation
-from ssl_adapt.training.pretrain import pretrain
+from ssl_adapt.training.loop import pretrain
 
 IMAGES = {"cifar10": 50_000, "tiny_imagenet": 100_000}
 TRIAL_IMAGES, TRIAL_BATCH, TRIAL_STEPS = 64, 16, 2  # a step for each stage

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction.runs import TableRun
+from reproduction.table_runs import TableRun
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.runs.same_recipe import check_same

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reproduction.runs import CLASSES, TableRun
+from reproduction.table_runs import CLASSES, TableRun
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec
 from ssl_adapt.recipe import Recipe

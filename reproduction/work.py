@@ -8,10 +8,10 @@ from rich.console import Console
 
 from benchmarks.environment import describe_environment
 from reproduction.dry_run import dry_run
-from reproduction.options import Request
 from reproduction.records import commit_of_checkout, read_record
-from reproduction.runs import CLASSES, has_nothing_to_control
 from reproduction.summary import summarise
+from reproduction.table_options import Request
+from reproduction.table_runs import CLASSES, has_nothing_to_control
 from reproduction.tables import to_csv, to_json, to_markdown
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import Recipe

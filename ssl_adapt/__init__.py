@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ssl_adapt.export import export_timm, load_export
     from ssl_adapt.objectives.nt_xent import nt_xent
     from ssl_adapt.recipe import load_recipe
-    from ssl_adapt.training.pretrain import pretrain
+    from ssl_adapt.training.loop import pretrain
 
 __all__ = [
     "Adaptation",
@@ -51,7 +51,7 @@ _MODULES = {
     "load_export": "ssl_adapt.export",
     "load_recipe": "ssl_adapt.recipe",
     "nt_xent": "ssl_adapt.objectives.nt_xent",
-    "pretrain": "ssl_adapt.training.pretrain",
+    "pretrain": "ssl_adapt.training.loop",
 }
 _PACKAGES = ("objectives", "views")
 
@@ -59,7 +59,9 @@ after_import("timm", lambda: import_module("ssl_adapt.backbones"))
 
 
 def __getattr__(name: str) -> Any:
-    """The public name, imported now (PEP 562)."""
+    """The public name, imported now (PEP 562); `__version__` is that of the installation."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("ssl-adapt")
     if name in _PACKAGES:
         return import_module(f"{__name__}.{name}")
     if name not in _MODULES:

@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from reproduction.nat.learner import NatLearner, create_head
+from reproduction.nat.nat_learner import NatLearner, create_head
 from reproduction.nat.settings import SearchSettings
 from reproduction.nat.state import Epoch, Progress, SearchFolder, restore
 from reproduction.nat.transitions import genotype_of

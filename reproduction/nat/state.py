@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from reproduction.nat.learner import NatLearner
-from reproduction.nat.options import why_unused
+from reproduction.nat.nat_learner import NatLearner
+from reproduction.nat.nat_options import why_unused
 from ssl_adapt.backbones.genotypes import Genotype
 from ssl_adapt.errors import UserError
 from ssl_adapt.runs.checkpoint import Checkpoint, Checkpoints

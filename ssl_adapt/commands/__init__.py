@@ -1,7 +1,7 @@
-"""The commands: `ssl-adapt NAME key=value ...`, or `python -m ssl_adapt NAME key=value ...`; one module each.
+"""The commands: `ssl-adapt NAME key=value ...`, or `python -m ssl_adapt NAME key=value ...`.
 
-A module has `help_text()` and `run(arguments)`. It imports torch only after reading the arguments, so that mistakes in
-them are reported at once.
+Each is a module, NAME_command, with `help_text()` and `run(arguments)`. It imports torch only after reading the
+arguments, so that mistakes in them are reported at once.
 """
 
 from __future__ import annotations
@@ -28,7 +28,11 @@ COMMANDS = {
 }
 RUN_WITHOUT_ARGUMENTS = ("recipes", "bench")  # the others then print their help
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_OUTSIDE = {"nat": "reproduction.nat.command", "reproduce": "reproduction.command", "bench": "benchmarks.command"}
+_OUTSIDE = {
+    "nat": "reproduction.nat.nat_command",
+    "reproduce": "reproduction.reproduce_command",
+    "bench": "benchmarks.bench_command",
+}
 _USAGE = """\
 usage: ssl-adapt COMMAND [KEY=VALUE ...]
 
@@ -60,7 +64,7 @@ def _run(given: Sequence[str]) -> None:
 def _module_of(name: str) -> str:
     module = _OUTSIDE.get(name)
     if module is None:
-        return f"ssl_adapt.commands.{name}"
+        return f"ssl_adapt.commands.{name}_command"
     if not (_CHECKOUT / f"{module.replace('.', '/')}.py").is_file():
         raise UserError(f"{name} is not in the installed package: type it in a checkout of the repository")
     return module

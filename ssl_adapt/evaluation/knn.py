@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_adapt.errors import UserError
-from ssl_adapt.evaluation.protocol import KnnProtocol
-from ssl_adapt.evaluation.search import (
+from ssl_adapt.evaluation.neighbour_search import (
     MISSING,
     Neighbours,
     create_index,
@@ -17,6 +16,7 @@ from ssl_adapt.evaluation.search import (
     iterate_over_shards,
     measure_recall,
 )
+from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import gather_objects, gather_rows
 from ssl_adapt.unit_rows import unit_rows
 

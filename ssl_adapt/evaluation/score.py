@@ -12,9 +12,9 @@ from ssl_adapt.data import ImageSet, load_image_splits
 from ssl_adapt.data_names import DATA_NAMES
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.features import extract_features, raw_pixels
+from ssl_adapt.evaluation.frozen_network import find_network, input_size_px, load_network
 from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
-from ssl_adapt.evaluation.network import find_network, input_size_px, load_network
-from ssl_adapt.evaluation.progress import Advance, Begin, show_nothing
+from ssl_adapt.evaluation.progress_bar import Advance, Begin, show_nothing
 from ssl_adapt.evaluation.protocol import KnnProtocol
 
 PIXEL_LIMIT_BYTES = 2 * 2**30  # raw pixels that would take more, as float32, are not scored

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, model_args, model_name
 from ssl_adapt.adaptation.edge import Adaptable
-from ssl_adapt.backbones.network import CellNetwork
+from ssl_adapt.backbones.cell_network import CellNetwork
 from ssl_adapt.errors import UserError
 from ssl_adapt.export.check import CONFIG, REFUSED_ARGUMENTS, WEIGHTS, check_export, check_finite
 from ssl_adapt.json_text import check_plain, one_line

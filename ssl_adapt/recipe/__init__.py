@@ -7,9 +7,9 @@ commands and the training loop read a recipe: everything below takes plain argum
 from ssl_adapt.recipe.adapt import AdaptSection
 from ssl_adapt.recipe.help import describe_recipes
 from ssl_adapt.recipe.load import available_recipes, load_recipe, recipe_text, save_recipe
-from ssl_adapt.recipe.objective import ObjectiveSection, SimclrSection, SupervisedSection
+from ssl_adapt.recipe.objective_sections import ObjectiveSection, SimclrSection, SupervisedSection
 from ssl_adapt.recipe.schema import DataSection, KnnSection, ModelSection, Recipe, RunSection, TrainSection
-from ssl_adapt.recipe.views import PaddedCropSection, ResizedCropSection, ViewSection
+from ssl_adapt.recipe.view_sections import PaddedCropSection, ResizedCropSection, ViewSection
 
 __all__ = [
     "AdaptSection",

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from ssl_adapt.data_names import DataName
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.adapt import AdaptSection
-from ssl_adapt.recipe.objective import ObjectiveSection, SupervisedSection
+from ssl_adapt.recipe.objective_sections import ObjectiveSection, SupervisedSection
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import (
     BatchSize,
@@ -28,7 +28,7 @@ from ssl_adapt.recipe.values import (
     Text,
     Trackers,
 )
-from ssl_adapt.recipe.views import ViewSections
+from ssl_adapt.recipe.view_sections import ViewSections
 
 
 class RunSection(Section):
