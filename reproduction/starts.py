@@ -34,7 +34,10 @@ def create_start(run: TableRun) -> dict[str, Any]:
 def plain_network(recipe: Recipe) -> nn.Module:
     """The recipe's network, without memory or random numbers."""
     with torch.device("meta"):
-        return create_backbone(recipe, num_classes=CLASSES.get(recipe.data.name, 10))
+        classes = CLASSES.get(recipe.data.name, 10)
+        return create_backbone(
+            recipe.model, recipe.data, recipe.adapt, num_classes=classes, drop_path=recipe.train.drop_path
+        )
 
 
 def random_changes(specs: Sequence[EdgeSpec], changed: Mapping[str, Choice], seed: int) -> dict[str, Choice]:

@@ -22,6 +22,7 @@ from ssl_adapt.recipe.values import (
     FolderName,
     Fraction,
     ModelArguments,
+    Part,
     Positive,
     PositiveOrZero,
     Seed,
@@ -105,10 +106,26 @@ class TrainSection(Section):
         description="ends the run after that many steps, with the stages shortened in proportion, "
         "so that any recipe can be tried in seconds",
     )
-    optimizer: Literal["adam", "adamw", "sgd"] = Field(description="optimiser of the weights")
+    optimizer: Literal["adam", "adamw", "sgd", "lars", "lamb"] = Field(
+        description="optimiser of the weights; lars and lamb are timm's, for large batches"
+    )
     lr: Positive = Field(description="peak learning rate of the weights")
-    momentum: Fraction | None = Field(default=None, description="momentum; given if and only if train.optimizer=sgd")
-    weight_decay: PositiveOrZero = Field(description="weight decay of the weights")
+    momentum: Fraction | None = Field(
+        default=None, description="momentum; given if and only if train.optimizer is sgd or lars"
+    )
+    weight_decay: PositiveOrZero = Field(
+        description="weight decay of the weights; above 0 with lars and lamb, "
+        "which scale the steps of those weights alone that decay"
+    )
+    exclude_norm_and_bias: bool | None = Field(
+        default=None,
+        description="no weight decay for norms and biases, nor for what timm's model excepts, "
+        "and so no scaling of their steps by lars and lamb, which must be told; null: they decay as all weights do",
+    )
+    layer_decay: Part | None = Field(
+        default=None,
+        description="learning rate of each layer of the backbone over that of the next one; null: the same for all",
+    )
     schedule: Literal["constant", "cosine"] = Field(
         description="learning rate after the warm-up: constant, or a cosine down to 0 at the end"
     )
@@ -135,13 +152,24 @@ class TrainSection(Section):
     )
 
     @model_validator(mode="after")
-    def _momentum_only_with_sgd(self) -> TrainSection:
-        if self.optimizer == "sgd" and self.momentum is None:
-            raise UserError("train.optimizer=sgd needs a momentum: add train.momentum=0.9, or 0 for none")
-        if self.optimizer != "sgd" and self.momentum is not None:
+    def _keys_fit_the_optimizer(self) -> TrainSection:
+        name, has_momentum = self.optimizer, self.optimizer in ("sgd", "lars")
+        if has_momentum and self.momentum is None:
+            raise UserError(f"train.optimizer={name} needs a momentum: add train.momentum=0.9, or 0 for none")
+        if not has_momentum and self.momentum is not None:
             raise UserError(
-                f"train.momentum={self.momentum} has no meaning for train.optimizer={self.optimizer}: "
+                f"train.momentum={self.momentum} has no meaning for train.optimizer={name}: "
                 "set train.momentum=null or train.optimizer=sgd"
+            )
+        if name in ("lars", "lamb") and self.exclude_norm_and_bias is None:
+            raise UserError(
+                f"train.optimizer={name} needs to know whether norms and biases are excluded from decay and scaling: "
+                "add train.exclude_norm_and_bias=true, as is usual, or false"
+            )
+        if name in ("lars", "lamb") and self.weight_decay == 0:
+            raise UserError(
+                f"train.optimizer={name} scales the steps of weights that decay, so with train.weight_decay=0 none: "
+                "set it above 0, to 1e-6, say"
             )
         return self
 
@@ -185,6 +213,11 @@ class Recipe(Section):
     def run_dir(self) -> Path:
         """The folder of the run: `run.dir`, or runs/NAME below the current folder."""
         return Path("runs") / self.name if self.run.dir is None else Path(os.path.expanduser(self.run.dir))
+
+    @property
+    def evaluate_every_epochs(self) -> int:
+        """Epochs from one evaluation to the next; 0: only at landmarks."""
+        return self.knn.every_epochs if self.knn else self.run.accuracy_every_epochs
 
     @model_validator(mode="after")
     def _stages_fit_into_the_run(self) -> Recipe:

@@ -39,7 +39,8 @@ def draw_theta(run: Path, paths: Sequence[Path]) -> int:
     fix = next((event for event in events if event["event"] == "fix"), None)
     changed = fix["changed"] if fix else {}
     with torch.device("meta"):
-        kinds = {spec.name: spec.kind for spec in edge_specs(create_backbone(recipe, num_classes=2))}
+        backbone = create_backbone(recipe.model, recipe.data, recipe.adapt, num_classes=2)
+    kinds = {spec.name: spec.kind for spec in edge_specs(backbone)}
     looks = {edge: OTHERS["none" if kinds[edge] == "none" else ""] for edge in next(iter(points.values()))}
     has_threshold = recipe.adapt.none_rule == "threshold" and "none" in kinds.values() and not recipe.adapt.choices
     looks |= dict.fromkeys(changed, (CHANGED, "changed"))

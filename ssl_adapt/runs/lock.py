@@ -1,4 +1,7 @@
-"""A lock on a run folder, so that two processes don't write into it by turns."""
+"""A lock on a run folder, so that two processes don't write into it by turns.
+
+By hand: filelock 3 opens the file with O_TRUNC, so that whoever is refused erases the name of who holds the lock.
+"""
 
 import errno
 import os

@@ -15,8 +15,6 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ssl_adapt.recipe import Recipe
-
 RECURRING = ("step", "epoch", "theta")
 FILE_WIDTH = 110  # columns where the output goes to a file
 
@@ -27,7 +25,8 @@ class RunLog:
     Args:
         folder: the run folder, which exists.
         accelerator: has the main process and the trackers.
-        recipe: has the trackers, and is passed on to them.
+        name: of the run, for the trackers.
+        config: the recipe, for the trackers.
         state: `state_dict` at the checkpoint that the run resumes from; None for a new run.
 
     Attributes:
@@ -35,10 +34,14 @@ class RunLog:
     """
 
     def __init__(
-        self, folder: Path, accelerator: Accelerator, recipe: Recipe, state: Mapping[str, Any] | None = None
+        self,
+        folder: Path,
+        accelerator: Accelerator,
+        name: str,
+        config: Mapping[str, Any],
+        state: Mapping[str, Any] | None = None,
     ) -> None:
         self.accelerator = accelerator
-        self.recipe = recipe
         self.console = Console(quiet=not accelerator.is_main_process, highlight=False)
         if not self.console.is_terminal:
             self.console.width = FILE_WIDTH
@@ -52,8 +55,7 @@ class RunLog:
         self._steps = 0
         self._earlier: tuple[float, int] = tuple(state.get("epoch", (0.0, 0))) if state else (0.0, 0)
         self._progress: Progress | None = None
-        if recipe.run.trackers:
-            accelerator.init_trackers(recipe.name, config={"recipe": str(recipe.model_dump())})
+        accelerator.init_trackers(name, config=dict(config))
 
     def state_dict(self) -> dict[str, Any]:
         """The events so far, the length of `metrics.jsonl`, and seconds and steps of the epoch, for a checkpoint."""

@@ -4,8 +4,6 @@ import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-from ssl_adapt.processes import any_process
-
 SIGNALS = (signal.SIGTERM, signal.SIGINT)  # of Slurm, docker and kill; of Ctrl-C
 
 
@@ -50,8 +48,8 @@ class StopSignal:
         self._restore()
 
     def came(self) -> bool:
-        """Whether the signal came to any process. Collective: all processes ask after the same step."""
-        return any_process(self._received is not None)
+        """Whether the signal came to this process."""
+        return self._received is not None
 
     @property
     def number(self) -> int:

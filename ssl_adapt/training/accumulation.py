@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.objectives.base import Objective
-from ssl_adapt.processes import process_count, sum_all
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
 
 
 def backward_in_parts(
     objective: Objective, network: nn.Module, views: Sequence[Tensor], parts: int, accelerator: Accelerator
-) -> float:
-    """The loss of the whole batch, the mean over all processes, after its backward pass.
+) -> Tensor:
+    """The loss of this process's share of the batch, a scalar without gradient, after its backward pass.
 
     With several parts the outputs of all of them are computed first, without a graph; the loss of all outputs
     gives each part's gradient; and each part is then computed again and passes its own back. That is exact for
@@ -37,7 +36,7 @@ def backward_in_parts(
             outputs = objective.forward(network, views)
         loss = objective.loss(outputs)
         accelerator.backward(loss)
-        return _mean(loss)
+        return loss.detach()
 
     shares = list(zip(*(tensor.tensor_split(parts) for tensor in views), strict=True))
     states, cached = [], []
@@ -66,8 +65,4 @@ def backward_in_parts(
                     if output.requires_grad and gradient is not None
                 )
             )
-    return _mean(loss)
-
-
-def _mean(loss: Tensor) -> float:
-    return float(sum_all(loss.detach())) / process_count()
+    return loss.detach()

@@ -7,17 +7,18 @@ import torch
 from torch import nn
 
 from ssl_adapt.adaptation.adaptation import EdgeState
+from ssl_adapt.adaptation.architecture import unmixed
 from ssl_adapt.adaptation.cost import count_parameters
 from ssl_adapt.data import ImageSet, epoch_order
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import AccuracyMonitor, Evaluation, FeatureMonitor, Monitor
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import gather_objects
-from ssl_adapt.recipe import AdaptSection, KnnSection, Recipe
+from ssl_adapt.recipe import AdaptSection, DataSection, KnnSection
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog, short_time
 from ssl_adapt.training.learner import Learner
-from ssl_adapt.training.plan import macs_of, plain_cost
+from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
 
 TRIAL_IMAGES = 128  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
@@ -38,21 +39,26 @@ RECALIBRATED = (
 
 
 def create_monitor(
-    recipe: Recipe, train_set: ImageSet, test_set: ImageSet | None, stages: Stages, device: torch.device
+    data: DataSection,
+    knn: KnnSection | None,
+    train_set: ImageSet,
+    test_set: ImageSet | None,
+    stages: Stages,
+    seed: int,
+    device: torch.device,
 ) -> Monitor:
     """kNN of the test images in the bank of the training images, or accuracy; a trial takes a sample.
 
     Raises:
         ValueError: if knn.k is larger than the bank.
     """
-    data, knn = recipe.data, recipe.knn
     queries = test_set if train_set.labels is not None else None
     sampled_from = None
     limit = max(TRIAL_IMAGES, 2 * knn.k if knn else 0)
     if 10 * stages.total_steps < stages.steps_per_epoch:  # a trial
         sampled_from = len(train_set), len(queries) if queries else 0
-        queries = queries and _sample(queries, limit, recipe.seed)
-        train_set = _sample(train_set, limit, recipe.seed)
+        queries = queries and _sample(queries, limit, seed)
+        train_set = _sample(train_set, limit, seed)
     if knn is None:
         return AccuracyMonitor(train_set, queries, data.mean, data.std, 500, device, data.workers, sampled_from)
     if queries is not None and knn.k > len(train_set):
@@ -78,20 +84,27 @@ def log_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
 
 
 def log_epoch(
-    log: RunLog, monitor: Monitor, learner: Learner, stages: Stages, *, epoch: int, step: int, loss: float | None
+    log: RunLog,
+    monitor: Monitor,
+    learner: Learner,
+    stages: Stages,
+    *,
+    epoch: int,
+    step: int,
+    loss: float | None,
+    batch_size: int,
+    evaluate_every: int,
 ) -> None:
-    """Record an epoch (counted from 0) that ended before `step`; evaluate if it is time to."""
-    recipe = learner.recipe
+    """Record an epoch (counted from 0) that ended before `step`; evaluate every so many, the last aside; 0: never."""
     seconds, steps = log.end_epoch()
-    images_per_sec = steps * recipe.data.batch_size / max(seconds, 1e-9)
+    images_per_sec = steps * batch_size / max(seconds, 1e-9)
     stage = stages.name_at_step(step - 1)
     log.record(
         "epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec, seconds=seconds
     )
     if learner.adaptation:
         log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
-    every = recipe.knn.every_epochs if recipe.knn else recipe.run.accuracy_every_epochs
-    is_time = every > 0 and (epoch + 1) % every == 0 and step < stages.total_steps
+    is_time = evaluate_every > 0 and (epoch + 1) % evaluate_every == 0 and step < stages.total_steps
     evaluation = _describe(monitor, _measure(log, "evaluation", monitor, learner, step)) if is_time else ""
     left = (stages.total_steps - step) * seconds / max(1, steps)  # none, where only the epoch's end was missing
     width = len(str(stages.epochs))
@@ -101,11 +114,10 @@ def log_epoch(
     )
 
 
-def log_step(log: RunLog, learner: Learner, loss: float | None, step: int) -> None:
+def log_step(log: RunLog, learner: Learner, loss: float | None, step: int, every: int) -> None:
     """Record loss, learning rate and gradient norm of the step that was the `step`-th, if it is time to."""
-    every = learner.recipe.run.log_every_steps
     if every > 0 and step % every == 0 and loss is not None:
-        lr = learner.weight_optimizer.param_groups[0]["lr"]
+        lr = max(group["lr"] for group in learner.weight_optimizer.param_groups)
         log.record("step", step=step, loss=loss, lr=lr, gradient_norm=learner.gradient_norm)
 
 
@@ -118,11 +130,13 @@ def log_theta(log: RunLog, learner: Learner, stages: Stages, step: int) -> None:
 def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
     """Fix the architecture, between two measurements, and show what changed."""
     assert learner.adaptation is not None
-    assert learner.recipe.adapt is not None
+    assert learner.adapt is not None
     with log.clock_stopped():
-        backbone, px = learner.network.backbone, learner.recipe.data.image_px
+        backbone, px = learner.network.backbone, learner.image_px
         before = _measure(log, "before_fix", monitor, learner, step)
-        cost_before = plain_cost(learner)
+        plain = unmixed(backbone)
+        cost_before = count_parameters(plain), macs_of(plain, px)
+        del plain
         states = learner.adaptation.states()
         architecture = learner.fix()
         after = _measure(log, "after_fix", monitor, learner, step)
@@ -141,7 +155,7 @@ def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, 
         ["edge", "was", "is", "theta none", "identity", "same"],
         [
             [state.spec.name, state.spec.kind, state.choice, *(f"{value:+.3f}" for value in state.theta)]
-            for state in changed or sorted(states, key=partial(_margin, learner.recipe.adapt))[:3]
+            for state in changed or sorted(states, key=partial(_margin, learner.adapt))[:3]
         ],
     )
     rows = [
@@ -169,7 +183,7 @@ def log_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learne
         "protocol": monitor.describe(),
         "changed": landmarks["fix"]["changed"] if "fix" in landmarks else {},
         "parameters": count_parameters(backbone),
-        "macs": macs_of(backbone, learner.recipe.data.image_px),
+        "macs": macs_of(backbone, learner.image_px),
         "steps": step,
     }
     if evaluation.score is None:
@@ -181,7 +195,7 @@ def log_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learne
         for name, text in LANDMARKS.items()
         if name in landmarks
     ]
-    if learner.recipe.knn is None:  # the last epoch is the result; the best was chosen by the test images
+    if learner.objective.judge == "accuracy":  # the last epoch is the result; the best was chosen by the test images
         best = max((e for e in log.history if e["event"] in ("evaluation", "result")), key=lambda event: event[key])
         result["best_epoch_by_test_images"] = {"step": best["step"], key: best[key]}
         rows.append(["(best of all epochs, chosen by the test images)", f"{best[key]:.2%}", ""])
@@ -206,8 +220,8 @@ def log_bad_images(log: RunLog, folder: RunFolder, *image_sets: ImageSet | None)
 
 
 def _measure(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: int) -> Evaluation:
-    network, knn = learner.network, learner.recipe.knn
-    is_projection = knn is not None and knn.layer == "projection"
+    network = learner.network
+    is_projection = isinstance(monitor, FeatureMonitor) and monitor.protocol.layer == "projection"
     evaluate = monitor.evaluate_recalibrated if event == "recalibrated" else monitor.evaluate
     evaluation = evaluate(nn.Sequential(network.backbone, network.heads[0]) if is_projection else network.backbone)
     values = {"feature_std": evaluation.feature_std, "rank_me": evaluation.rank_me}

@@ -1,8 +1,7 @@
 """The learner: a network, what adapts it, the optimisers of both, and one step of each."""
 
 import math
-import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,19 +10,25 @@ from accelerate import Accelerator
 from timm.layers.drop import DropPath
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-from torch.optim import SGD, Adam, AdamW, Optimizer
+from torch.optim import Optimizer
 
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
-from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.backbones.memory_format import choose_memory_format
 from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import Objective
-from ssl_adapt.processes import any_process, average, check_same_everywhere, process_count
+from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all
 from ssl_adapt.recipe import AdaptSection, Recipe, TrainSection
-from ssl_adapt.runs.checkpoint import random_state, set_random_state
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
+from ssl_adapt.training.optimizers import (
+    create_theta_optimizer,
+    create_weight_optimizer,
+    keep_only,
+    layer_rates,
+    set_lr,
+)
+from ssl_adapt.training.setting import prepare
 
 
 @dataclass
@@ -37,8 +42,12 @@ class Learner:
         adaptation: None once the architecture is fixed, or when it never adapts.
         theta_optimizer: None likewise.
         accelerator: device and mixed precision.
-        recipe: read only.
+        train: how the weights are trained.
+        adapt: how the architecture adapts; None for a network that never does.
+        image_px: side of the images.
         memory_format: of the network and its images.
+        stop_came: whether this process was told to end the run.
+        must_stop: whether any process had been told so when the last pass ended; the same in all of them.
         gradient_norm: of the weights in their last step, before it was clipped; NaN before the first.
     """
 
@@ -48,8 +57,12 @@ class Learner:
     adaptation: Adaptation | None
     theta_optimizer: Optimizer | None
     accelerator: Accelerator
-    recipe: Recipe
+    train: TrainSection
+    adapt: AdaptSection | None
+    image_px: int
     memory_format: torch.memory_format
+    stop_came: Callable[[], bool]
+    must_stop: bool = False
     gradient_norm: float = math.nan
 
     @property
@@ -74,25 +87,22 @@ class Learner:
             lr: learning rate.
             progress: the share of the run's steps that are done after this one.
         """
-        for group in self.weight_optimizer.param_groups:
-            group["lr"] = lr
+        set_lr(self.weight_optimizer, lr)
         statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        loss = backward_in_parts(self.objective, self.prepared, views, self.recipe.train.accumulate, self.accelerator)
-        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
-        if self.recipe.train.clip_grad_norm is not None:
-            norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.recipe.train.clip_grad_norm)
+        loss = backward_in_parts(self.objective, self.prepared, views, self.train.accumulate, self.accelerator)
+        if self.train.clip_grad_norm is not None:
+            norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.train.clip_grad_norm)
         else:
-            norm = get_total_norm(gradients)
-        self.gradient_norm = float(norm)
-        is_finite = self._is_finite(loss, norm)
-        if is_finite:
+            norm = get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
+        mean_loss, self.gradient_norm = self._agree(loss, norm)
+        if mean_loss is not None:
             self.weight_optimizer.step()
             self._average_statistics()
             self.objective.after_step(progress)
         else:
             restore(statistics)
         self.weight_optimizer.zero_grad()
-        return loss if is_finite else None
+        return mean_loss
 
     def train_theta(self, views: Sequence[Tensor]) -> float | None:
         """One step of theta, the weights fixed: the second half of a step of the architecture stage.
@@ -101,25 +111,23 @@ class Learner:
         """
         assert self.adaptation is not None
         assert self.theta_optimizer is not None
-        assert self.recipe.adapt is not None
-        update_bn = self.recipe.adapt.theta_updates_bn
+        assert self.adapt is not None
+        update_bn = self.adapt.theta_updates_bn
         statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()] if update_bn else []
         # Past accelerate's wrapper, which knows the weights alone: theta's gradients are averaged here.
         with self.adaptation.architecture_pass(self.network, update_bn=update_bn):
-            loss = backward_in_parts(
-                self.objective, self.network, views, self.recipe.train.accumulate, self.accelerator
-            )
+            loss = backward_in_parts(self.objective, self.network, views, self.train.accumulate, self.accelerator)
         gradients = [p.grad for p in self.adaptation.theta_parameters() if p.grad is not None]
         average(gradients)
-        is_finite = self._is_finite(loss, get_total_norm(gradients))
-        if is_finite:
+        mean_loss, _ = self._agree(loss, get_total_norm(gradients))
+        if mean_loss is not None:
             self.theta_optimizer.step()
             if update_bn:
                 self._average_statistics()
         else:
             restore(statistics)
         self.theta_optimizer.zero_grad()
-        return loss if is_finite else None
+        return mean_loss
 
     def check_theta(self) -> None:
         """Compare theta over all processes.
@@ -132,10 +140,10 @@ class Learner:
 
     def set_drop_path(self, progress: float) -> None:
         """Drop paths with a probability that rises linearly; `progress` is 0 at the run's start, 1 at its end."""
-        if self.recipe.train.drop_path is not None:
+        if self.train.drop_path is not None:
             for module in self.network.modules():
                 if isinstance(module, DropPath):
-                    module.drop_prob = self.recipe.train.drop_path * progress
+                    module.drop_prob = self.train.drop_path * progress
 
     def fix(self) -> Architecture:
         """Discretise the architecture; the weights that are left train on with their optimiser's state.
@@ -145,21 +153,21 @@ class Learner:
         """
         self.check_theta()
         assert self.adaptation is not None
-        assert self.recipe.adapt is not None
-        architecture = self.adaptation.fix(self.recipe.adapt.scale)
+        assert self.adapt is not None
+        architecture = self.adaptation.fix(self.adapt.scale)
         self.adaptation = self.theta_optimizer = None
         keep_only(self.weight_optimizer, self.network.parameters())
         if process_count() > 1:  # the wrapper waits for the gradients of weights that are gone
             self.prepared = self.network
             self.accelerator.free_memory()
             self.prepared, self.weight_optimizer = prepare(
-                self.accelerator, self.network, self.weight_optimizer, self.recipe.data.image_px
+                self.accelerator, self.network, self.weight_optimizer, self.image_px
             )
         return architecture
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, theta, both optimisers, and the architecture once it is fixed."""
-        adapts, fixed = self.recipe.adapt is not None, self.adaptation is None
+        adapts, fixed = self.adapt is not None, self.adaptation is None
         return {
             "architecture": Architecture.of(self.network.backbone).to_dict() if adapts and fixed else None,
             "network": self.network.state_dict(),
@@ -178,18 +186,39 @@ class Learner:
 
     def _average_statistics(self) -> None:
         """The mean over the processes takes the place of BatchNorm's running statistics, where each has its own."""
-        if not self.recipe.train.sync_batchnorm:
+        if not self.train.sync_batchnorm:
             average([buffer for buffer in self.network.buffers() if buffer.is_floating_point()])
 
-    def _is_finite(self, loss: float, norm: Tensor) -> bool:
-        """Whether both are finite in all processes, so that all do the same."""
-        return not any_process(not (math.isfinite(loss) and bool(norm.isfinite())))
+    def _agree(self, loss: Tensor, gradient_norm: Tensor) -> tuple[float | None, float]:
+        """The mean loss, None if a loss or gradient is not finite in any process, and the mean norm; sets `must_stop`.
+
+        All processes learn the same here, and do the same. It is the only place where a pass waits for the device: one
+        reduction, one transfer. It can't wait for the next line of the log, as optimisers count steps on the host: an
+        update that must not happen is not begun.
+        """
+        is_broken = ~(loss.isfinite() & gradient_norm.isfinite())
+        stop_came = loss.new_full((), self.stop_came())
+        mine = torch.stack([loss, *(number.to(loss) for number in (gradient_norm, is_broken, stop_came))])
+        mean_loss, mean_norm, broken, stopped = sum_all(mine / process_count()).tolist()
+        self.must_stop = stopped > 0
+        return (None if broken > 0 else mean_loss), mean_norm
 
 
 def create_learner(
-    recipe: Recipe, objective: Objective, accelerator: Accelerator, architecture: Mapping[str, Any] | None = None
+    recipe: Recipe,
+    objective: Objective,
+    accelerator: Accelerator,
+    architecture: Mapping[str, Any] | None = None,
+    stop_came: Callable[[], bool] = lambda: False,
 ) -> Learner:
-    """A fresh learner; `architecture` is that of a run that goes on after its fix.
+    """A fresh learner.
+
+    Args:
+        recipe: its sections train and adapt, and the size of its images.
+        objective: what the network is trained for.
+        accelerator: device, processes and mixed precision.
+        architecture: that of a run that goes on after its fix.
+        stop_came: whether this process was told to end the run.
 
     Raises:
         ValueError: if timm does not know the model, or it cannot be adapted.
@@ -197,6 +226,7 @@ def create_learner(
     network: Any = objective.network.to(accelerator.device)
     bfloat16 = accelerator.mixed_precision == "bf16"  # the format is the plain network's, so that a resume finds it too
     memory_format = choose_memory_format(network, accelerator.device, bfloat16=bfloat16)
+    rates = layer_rates(network.backbone, recipe.train.layer_decay)
     adaptation = theta_optimizer = None
     if architecture is not None:
         for backbone in (network.backbone, *network.teacher_backbones):
@@ -207,46 +237,21 @@ def create_learner(
     if process_count() > 1 and recipe.train.sync_batchnorm:
         synchronise_batch_norm(network, accelerator.device)
     network.to(memory_format=memory_format)
-    weight_optimizer = create_weight_optimizer(trainable(network), recipe.train, accelerator.device)
+    weight_optimizer = create_weight_optimizer(network, recipe.train, accelerator.device, rates)
     prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, recipe.data.image_px)
     return Learner(
-        objective, prepared, weight_optimizer, adaptation, theta_optimizer, accelerator, recipe, memory_format
+        objective=objective,
+        prepared=prepared,
+        weight_optimizer=weight_optimizer,
+        adaptation=adaptation,
+        theta_optimizer=theta_optimizer,
+        accelerator=accelerator,
+        train=recipe.train,
+        adapt=recipe.adapt,
+        image_px=recipe.data.image_px,
+        memory_format=memory_format,
+        stop_came=stop_came,
     )
-
-
-def prepare(
-    accelerator: Accelerator, network: nn.Module, optimizer: Optimizer, image_px: int
-) -> tuple[nn.Module, Optimizer]:
-    """The network as accelerate wraps it for its processes, and the optimiser likewise.
-
-    The wrapper waits for the gradient of every weight, unless it is told that some get none.
-    """
-    if accelerator.ddp_handler is not None and process_count() > 1:
-        accelerator.ddp_handler.find_unused_parameters = has_unread_weights(network, image_px)
-    with warnings.catch_warnings():  # the option's new name is not yet among those that accelerate passes on
-        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
-        prepared: tuple[nn.Module, Optimizer] = accelerator.prepare(network, optimizer)
-        return prepared
-
-
-def has_unread_weights(network: nn.Module, image_px: int) -> bool:
-    """Whether weights get no gradient, as before edges that are none: found by a pass that leaves nothing behind."""
-    weights = [weight for weight in network.parameters() if weight.requires_grad]
-    state = random_state()
-    try:
-        with statistics_at_rest(network):
-            outputs = network(weights[0].new_zeros(2, 3, image_px, image_px))
-    except (AssertionError, RuntimeError):  # images that it can't take: the plan of the run says so, in words
-        return False
-    finally:
-        set_random_state(state)
-    total = outputs.sum() if isinstance(outputs, Tensor) else sum(output.sum() for output in outputs)
-    return any(gradient is None for gradient in torch.autograd.grad(total, weights, allow_unused=True))
-
-
-def trainable(network: nn.Module) -> list[nn.Parameter]:
-    """The weights that gradients move; a teacher's are not among them."""
-    return [weight for weight in network.parameters() if weight.requires_grad]
 
 
 def create_adaptation(backbone: nn.Module, adapt: AdaptSection, followers: Sequence[nn.Module] = ()) -> Adaptation:
@@ -264,31 +269,7 @@ def create_adaptation(backbone: nn.Module, adapt: AdaptSection, followers: Seque
     )
 
 
-def create_weight_optimizer(parameters: Iterable[nn.Parameter], train: TrainSection, device: torch.device) -> Optimizer:
-    """Adam, AdamW or SGD with momentum; fused kernels on a GPU (not run on a GPU)."""
-    fused = device.type == "cuda"
-    if train.optimizer == "sgd":
-        assert train.momentum is not None
-        return SGD(parameters, train.lr, train.momentum, weight_decay=train.weight_decay, fused=fused)
-    kind = AdamW if train.optimizer == "adamw" else Adam
-    return kind(parameters, train.lr, weight_decay=train.weight_decay, fused=fused)
-
-
-def create_theta_optimizer(parameters: Iterable[nn.Parameter], adapt: AdaptSection) -> Optimizer:
-    """Adam on theta; theta_none never moves, as its gradient is 0 and nothing decays it by default."""
-    return Adam(parameters, adapt.theta_lr, betas=adapt.theta_betas, weight_decay=adapt.theta_weight_decay)
-
-
 def restore(copies: Iterable[tuple[Tensor, Tensor]]) -> None:
     """Give each tensor the values of its copy again."""
     for tensor, copy in copies:
         tensor.copy_(copy)
-
-
-def keep_only(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
-    """Make the optimiser forget, with their state, all parameters but these."""
-    kept = set(parameters)
-    for group in optimizer.param_groups:
-        for parameter in set(group["params"]) - kept:
-            optimizer.state.pop(parameter, None)
-        group["params"] = [parameter for parameter in group["params"] if parameter in kept]

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_adapt.export import export_timm
-from ssl_adapt.recipe import AdaptSection, Recipe
+from ssl_adapt.recipe import AdaptSection, ModelSection, Recipe
 from ssl_adapt.runs.checkpoint import Checkpoint
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
@@ -61,26 +61,29 @@ def pretrain(recipe: Recipe) -> Path | None:
     device = accelerator.device
     with RunFolder(recipe) as folder:
         train_set, test_set = load_splits(recipe.data)
-        stages = create_stages(recipe, len(train_set))
-        monitor = create_monitor(recipe, train_set, test_set, stages, device)
+        stages = create_stages(recipe.data, recipe.train, recipe.adapt, len(train_set))
+        monitor = create_monitor(recipe.data, recipe.knn, train_set, test_set, stages, recipe.seed, device)
         saved = folder.load_checkpoint()
         check_same_view(train_set, test_set, saved)
         if saved:
             check_checkpoint(saved)
         torch.manual_seed(recipe.seed)
         objective = create_objective(recipe, train_set)
-        learner = create_learner(recipe, objective, accelerator, saved and saved.state["learner"]["architecture"])
+        stop = StopSignal()
+        architecture = saved and saved.state["learner"]["architecture"]
+        learner = create_learner(recipe, objective, accelerator, architecture, stop.came)
         plan = describe_plan(recipe, learner, monitor, stages)
-        try_export(learner)
+        try_export(learner, recipe.model)
 
         folder.create()
-        with RunLog(folder.path, accelerator, recipe, saved and saved.state["log"]) as log, StopSignal() as stop:
+        config = {"recipe": str(recipe.model_dump())}
+        with RunLog(folder.path, accelerator, recipe.name, config, saved and saved.state["log"]) as log, stop:
             log.show_plan(plan)
             warn_if_too_short(log, learner, stages)
             log_bad_images(log, folder, train_set, test_set)
             if saved:
                 progress = Progress.restore(saved, learner)
-                log_resumed(log, saved, progress)
+                log_resumed(log, saved, progress, recipe.train.epochs)
             else:
                 seed_per_process(recipe.seed)
                 progress = Progress()
@@ -98,18 +101,21 @@ def pretrain(recipe: Recipe) -> Path | None:
                     loss = train_step(learner, stages, learner.views(batch), progress.step)
                     log.advance()
                     progress.count(loss)
-                    log_step(log, learner, loss, progress.step)
+                    log_step(log, learner, loss, progress.step, recipe.run.log_every_steps)
                     log_theta(log, learner, stages, progress.step)
                     if loss is None:
                         log_skipped(log, batch, progress.step)
-                    must_stop = stop.came()
+                    must_stop = learner.must_stop
                     if must_stop or progress.is_diverged(recipe.train) or is_checkpoint_step(recipe.run, progress.step):
                         progress.save(folder, learner, log)
                     if must_stop:
                         raise InterruptedRunError(stop.number, progress.step)
                     progress.check_diverged(recipe.train)
 
-                log_epoch(log, monitor, learner, stages, epoch=epoch, step=progress.step, loss=progress.end_epoch())
+                log_epoch(
+                    log, monitor, learner, stages, epoch=epoch, step=progress.step, loss=progress.end_epoch(),
+                    batch_size=recipe.data.batch_size, evaluate_every=recipe.evaluate_every_epochs,
+                )  # fmt: skip
                 log_bad_images(log, folder, train_set, test_set)
                 if is_checkpoint_epoch(recipe.run, stages, epoch + 1):
                     progress.save(folder, learner, log)
@@ -117,7 +123,7 @@ def pretrain(recipe: Recipe) -> Path | None:
             if learner.adaptation:
                 log_fix(log, folder, monitor, learner, progress.step)
             log_result(log, folder, monitor, learner, progress.step)
-            return export(log, folder, learner)
+            return export(log, folder, learner, recipe.model)
 
 
 def train_step(learner: Learner, stages: Stages, views: Sequence[Tensor], step: int) -> float | None:
@@ -126,10 +132,10 @@ def train_step(learner: Learner, stages: Stages, views: Sequence[Tensor], step: 
     The pass that had it, of the weights or of theta, has then moved nothing, and one after it was not made.
     """
     learner.set_drop_path(step / stages.total_steps)
-    order = theta_order(learner.recipe.adapt, stages, step)
+    order = theta_order(learner.adapt, stages, step)
     if order == "theta first" and learner.train_theta(views) is None:
         return None
-    loss = learner.train_weights(views, lr_at(learner.recipe.train, stages, step), (step + 1) / stages.total_steps)
+    loss = learner.train_weights(views, lr_at(learner.train, stages, step), (step + 1) / stages.total_steps)
     if loss is not None and order == "weights first" and learner.train_theta(views) is None:
         return None
     if learner.adaptation and step >= stages.architecture_steps:
@@ -148,15 +154,15 @@ def theta_order(
     return "theta first" if step > 0 else None  # there is no batch before the first
 
 
-def log_resumed(log: RunLog, saved: Checkpoint, progress: Progress) -> None:
+def log_resumed(log: RunLog, saved: Checkpoint, progress: Progress, epochs: int) -> None:
     """Say from where the run goes on, what was damaged, and by how much the run is longer."""
     for problem in saved.damaged:
         log.say(f"warning: a damaged checkpoint is left aside: {problem}", style="yellow")
     log.say(f"going on after step {progress.step:,}, in epoch {progress.epoch + 1}")
-    before, now = saved.state["epochs"], log.recipe.train.epochs
-    if before != now:
-        log.record("extended", step=progress.step, epochs_before=before, epochs=now)
-        log.say(f"extended from {before} to {now} epochs; a schedule that ends with the run follows the new length")
+    before = saved.state["epochs"]
+    if before != epochs:
+        log.record("extended", step=progress.step, epochs_before=before, epochs=epochs)
+        log.say(f"extended from {before} to {epochs} epochs; a schedule that ends with the run follows the new length")
     log.say("")
 
 
@@ -166,10 +172,10 @@ def stop_early(log: RunLog, folder: RunFolder, epoch: int) -> None:
     log.say(f"stopped after epoch {epoch} as asked; run.resume=auto goes on")
 
 
-def export(log: RunLog, folder: RunFolder, learner: Learner) -> Path:
+def export(log: RunLog, folder: RunFolder, learner: Learner, model: ModelSection) -> Path:
     """Export the backbone, in the main process, and say how to load it."""
     if log.accelerator.is_main_process:
-        export_timm(learner.network.backbone, folder.export, extra_args=learner.recipe.model.args)
+        export_timm(learner.network.backbone, folder.export, extra_args=model.args)
     log.accelerator.wait_for_everyone()
     log.say(f"exported: timm.create_model('local-dir:{folder.export}', pretrained=True, num_classes=0)")
     folder.save_status("finished")

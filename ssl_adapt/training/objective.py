@@ -15,7 +15,7 @@ from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.data import ImageSet
 from ssl_adapt.errors import UserError
 from ssl_adapt.objectives import Byol, Objective, Simclr, Supervised, Vicreg
-from ssl_adapt.recipe import DataSection, Recipe, ResizedCropSection, ViewSection
+from ssl_adapt.recipe import AdaptSection, DataSection, ModelSection, Recipe, ResizedCropSection, ViewSection
 from ssl_adapt.views import PaddedCropSettings, ResizedCropSettings, View, Views, padded_crop_view, resized_crop_view
 
 OBJECTIVES: dict[str, Any] = {"simclr": Simclr, "byol": Byol, "vicreg": Vicreg, "supervised": Supervised}
@@ -36,7 +36,13 @@ def create_objective(recipe: Recipe, train_set: ImageSet, *, on_meta: bool = Fal
     if kind.needs_labels:
         check_labels(recipe.objective.name, recipe.data.name, train_set)
     with torch.device("meta") if on_meta else nullcontext():
-        backbone = create_backbone(recipe, num_classes=len(train_set.classes) if kind.needs_labels else 0)
+        backbone = create_backbone(
+            recipe.model,
+            recipe.data,
+            recipe.adapt,
+            drop_path=recipe.train.drop_path,
+            num_classes=len(train_set.classes) if kind.needs_labels else 0,
+        )
     views = create_views(recipe.views, recipe.data, recipe.objective.views_per_image)
     objective: Objective = kind(backbone, views, **recipe.objective.model_dump(exclude={"name"}))
     return objective
@@ -72,18 +78,31 @@ def create_view(section: ViewSection, data: DataSection) -> View:
     return padded_crop_view(PaddedCropSettings(**shared, **own))
 
 
-def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
-    """The plain timm model of the recipe, with weights drawn from torch's generator.
+def create_backbone(
+    model: ModelSection,
+    data: DataSection,
+    adapt: AdaptSection | None,
+    *,
+    num_classes: int,
+    drop_path: float | None = None,
+) -> nn.Module:
+    """The plain timm model of a recipe's sections, with weights drawn from torch's generator.
+
+    Args:
+        model: its name and arguments.
+        data: size and normalisation of its images.
+        adapt: which edges a network gets that declares none; None: it needs none.
+        num_classes: of its classifier; 0: none.
+        drop_path: `train.drop_path`; unless it is None, the network must have paths to drop.
 
     Raises:
         ValueError: if timm does not know the model or refuses its arguments, or it has no edges to
             adapt or no paths to drop.
     """
-    px = recipe.data.image_px
-    cfg = {"input_size": (3, px, px), "mean": recipe.data.mean, "std": recipe.data.std, "crop_pct": 1.0}
+    cfg = {"input_size": (3, data.image_px, data.image_px), "mean": data.mean, "std": data.std, "crop_pct": 1.0}
     try:
         backbone: nn.Module = timm.create_model(
-            recipe.model.name, num_classes=num_classes, pretrained_cfg_overlay=cfg, **recipe.model.args
+            model.name, num_classes=num_classes, pretrained_cfg_overlay=cfg, **model.args
         )
     except (
         ArithmeticError,
@@ -96,21 +115,19 @@ def create_backbone(recipe: Recipe, *, num_classes: int) -> nn.Module:
         ValueError,
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
-        hint = "" if timm.is_model(recipe.model.name) else _nearest_models(recipe.model.name)
+        hint = "" if timm.is_model(model.name) else _nearest_models(model.name)
+        raise UserError(f"model.name={model.name!r} with model.args={model.args}: {reason}{hint}") from error
+    if drop_path is not None and not any(isinstance(module, DropPath) for module in backbone.modules()):
         raise UserError(
-            f"model.name={recipe.model.name!r} with model.args={recipe.model.args}: {reason}{hint}"
-        ) from error
-    if recipe.train.drop_path is not None and not any(isinstance(module, DropPath) for module in backbone.modules()):
-        raise UserError(
-            f"train.drop_path={recipe.train.drop_path}: {recipe.model.name} has no drop-path; set it to null "
+            f"train.drop_path={drop_path}: {model.name} has no drop-path; set it to null "
             "(many timm models have one with model.args.drop_path_rate=0.1)"
         )
-    if recipe.adapt is None:
+    if adapt is None:
         return backbone
     if not isinstance(backbone, Adaptable):
-        return adaptable(backbone, recipe.adapt.edges, model_args=recipe.model.args)
-    if recipe.adapt.edges is not None:
-        raise UserError(f"adapt.edges={recipe.adapt.edges}: {recipe.model.name} declares its own edges; leave it out")
+        return adaptable(backbone, adapt.edges, model_args=model.args)
+    if adapt.edges is not None:
+        raise UserError(f"adapt.edges={adapt.edges}: {model.name} declares its own edges; leave it out")
     return backbone
 
 

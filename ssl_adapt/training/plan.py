@@ -14,7 +14,7 @@ from ssl_adapt.evaluation.monitor import Monitor
 from ssl_adapt.export import export_timm
 from ssl_adapt.json_text import one_line
 from ssl_adapt.processes import process_count
-from ssl_adapt.recipe import Recipe
+from ssl_adapt.recipe import ModelSection, Recipe
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.learner import Learner
@@ -28,14 +28,17 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
     Raises:
         ValueError: if the network can't take images of the recipe's size.
     """
-    data, px = recipe.data, recipe.data.image_px
-    parameters, macs = plain_cost(learner)
+    data = recipe.data
+    with torch.device("meta"):  # without memory or random numbers
+        classes = learner.network.backbone.num_classes
+        plain = create_backbone(recipe.model, data, recipe.adapt, num_classes=classes)
+    parameters, macs = _cost(plain, recipe.model.name, data.image_px)
     heads = sum(count_parameters(head) for head in learner.network.heads)
     return [
         ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
         (
             "data",
-            f"{data.name} at {px} px, batch {data.batch_size}{_describe_shares(recipe.train.accumulate)}, "
+            f"{data.name} at {data.image_px} px, batch {data.batch_size}{_describe_shares(recipe.train.accumulate)}, "
             f"{stages.steps_per_epoch:,} steps an epoch",
         ),
         (
@@ -51,7 +54,7 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
 
 def warn_if_too_short(log: RunLog, learner: Learner, stages: Stages) -> None:
     """Say so where the architecture stage is too short to change any edge."""
-    adapt = learner.recipe.adapt
+    adapt = learner.adapt
     if learner.adaptation and adapt and not adapt.choices:
         quickest = min(
             steps_to_change(
@@ -74,21 +77,7 @@ def warn_if_too_short(log: RunLog, learner: Learner, stages: Stages) -> None:
             )
 
 
-def plain_cost(learner: Learner) -> tuple[int, int]:
-    """Parameters and multiply-adds of the plain backbone, built without memory or random numbers."""
-    recipe = learner.recipe
-    with torch.device("meta"):
-        backbone = create_backbone(recipe, num_classes=learner.network.backbone.num_classes)
-    try:
-        return count_parameters(backbone), macs_of(backbone, recipe.data.image_px)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(
-            f"model.name={recipe.model.name} can't take RGB images of data.image_px={recipe.data.image_px}: {reason}"
-        ) from None
-
-
-def try_export(learner: Learner) -> None:
+def try_export(learner: Learner, model: ModelSection) -> None:
     """Export the network as it is now, unmixed, into a temporary folder: no run is to end with what can't be exported.
 
     Nothing of it is left behind; the network and random numbers stay as they were.
@@ -99,8 +88,7 @@ def try_export(learner: Learner) -> None:
 
     Distributed: collective, as BatchNorm may take its statistics over all processes; the main process exports.
     """
-    model, px = learner.recipe.model, learner.recipe.data.image_px
-    state = random_state()
+    px, state = learner.image_px, random_state()
     try:
         network = unmixed(learner.network.backbone).train()
         with torch.no_grad():  # one pass, so that what training moves is no longer as in every new network
@@ -125,6 +113,15 @@ def macs_of(backbone: nn.Module, px: int) -> int:
     return count_macs(backbone, torch.zeros(1, 3, px, px))
 
 
+def _cost(backbone: nn.Module, model_name: str, px: int) -> tuple[int, int]:
+    """Parameters and multiply-adds for an image of that size."""
+    try:
+        return count_parameters(backbone), macs_of(backbone, px)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(f"model.name={model_name} can't take RGB images of data.image_px={px}: {reason}") from None
+
+
 def _precision(learner: Learner) -> str:
     return "bfloat16 autocast" if learner.accelerator.mixed_precision == "bf16" else "float32"
 
@@ -136,7 +133,7 @@ def _describe_shares(accumulate: int) -> str:
 
 
 def _describe_edges(learner: Learner) -> str:
-    adapt = learner.recipe.adapt
+    adapt = learner.adapt
     if adapt is None:
         return "stay as they are (adapt=null)"
     if learner.adaptation is None:

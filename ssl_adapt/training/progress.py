@@ -68,7 +68,7 @@ class Progress:
         folder.save_checkpoint(
             self.step,
             {
-                "epochs": learner.recipe.train.epochs,
+                "epochs": learner.train.epochs,
                 "epoch": self.epoch,
                 "losses": self.losses,
                 "skipped": self.skipped,

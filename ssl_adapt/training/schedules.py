@@ -1,4 +1,7 @@
-"""Pure functions of the step: how long each stage is, and the learning rate."""
+"""Pure functions of the step: how long each stage is, and the learning rate.
+
+By hand: timm's schedulers are objects that change the optimiser, and their warm-up begins one step lower than ours.
+"""
 
 import math
 from dataclasses import dataclass

@@ -1,17 +1,22 @@
 """What a run needs before its first step: images, accelerator, stages, each process's share and random numbers."""
 
 import importlib.util
+import warnings
 from collections.abc import Iterator
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs, DistributedType
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
+from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.data import Batch, ImageSet, ImageSplits, epoch_order, iterate_batches, load_image_splits
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import process_count, process_index
-from ssl_adapt.recipe import DataSection, Recipe, TrainSection
+from ssl_adapt.recipe import AdaptSection, DataSection, Recipe, TrainSection
+from ssl_adapt.runs.checkpoint import random_state, set_random_state
 from ssl_adapt.training.schedules import Stages, lr_at_step, plan_stages
 
 
@@ -45,14 +50,44 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
     return accelerator
 
 
-def create_stages(recipe: Recipe, image_count: int) -> Stages:
+def prepare(
+    accelerator: Accelerator, network: nn.Module, optimizer: Optimizer, image_px: int
+) -> tuple[nn.Module, Optimizer]:
+    """The network as accelerate wraps it for its processes, and the optimiser likewise.
+
+    The wrapper waits for the gradient of every weight, unless it is told that some get none.
+    """
+    if accelerator.ddp_handler is not None and process_count() > 1:
+        accelerator.ddp_handler.find_unused_parameters = has_unread_weights(network, image_px)
+    with warnings.catch_warnings():  # the option's new name is not yet among those that accelerate passes on
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated")
+        prepared: tuple[nn.Module, Optimizer] = accelerator.prepare(network, optimizer)
+        return prepared
+
+
+def has_unread_weights(network: nn.Module, image_px: int) -> bool:
+    """Whether weights get no gradient, as before edges that are none: found by a pass that leaves nothing behind."""
+    weights = [weight for weight in network.parameters() if weight.requires_grad]
+    state = random_state()
+    try:
+        with statistics_at_rest(network):
+            outputs = network(weights[0].new_zeros(2, 3, image_px, image_px))
+    except (AssertionError, RuntimeError):  # images that it can't take: the plan of the run says so, in words
+        return False
+    finally:
+        set_random_state(state)
+    total = outputs.sum() if isinstance(outputs, Tensor) else sum(output.sum() for output in outputs)
+    return any(gradient is None for gradient in torch.autograd.grad(total, weights, allow_unused=True))
+
+
+def create_stages(data: DataSection, train: TrainSection, adapt: AdaptSection | None, image_count: int) -> Stages:
     """The stages in steps.
 
     Raises:
         ValueError: if there are fewer images than a batch has, or `train.max_steps` is too small, or the batch
             can't be shared out.
     """
-    batch_size, processes, parts = recipe.data.batch_size, process_count(), recipe.train.accumulate
+    batch_size, processes, parts = data.batch_size, process_count(), train.accumulate
     steps_per_epoch = image_count // batch_size
     if steps_per_epoch == 0:
         raise UserError(
@@ -66,10 +101,10 @@ def create_stages(recipe: Recipe, image_count: int) -> Stages:
         )
     return plan_stages(
         steps_per_epoch=steps_per_epoch,
-        epochs=recipe.train.epochs,
-        adapt_epochs=recipe.adapt.epochs if recipe.adapt else 0,
-        anneal_epochs=recipe.adapt.anneal_epochs if recipe.adapt else 0,
-        max_steps=recipe.train.max_steps,
+        epochs=train.epochs,
+        adapt_epochs=adapt.epochs if adapt else 0,
+        anneal_epochs=adapt.anneal_epochs if adapt else 0,
+        max_steps=train.max_steps,
     )
 
 

@@ -172,7 +172,7 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(name: str, digits: Im
     accelerator, found = Accelerator(cpu=True), []
     for parts in (1, 3):
         loss = backward_in_parts(objective, objective.network, views, parts, accelerator)
-        found.append((loss, {n: p.grad for n, p in objective.network.named_parameters() if p.grad is not None}))
+        found.append((loss.item(), {n: p.grad for n, p in objective.network.named_parameters() if p.grad is not None}))
         objective.network.zero_grad()
     (whole, gradients), (in_parts, gradients_in_parts) = found
     assert in_parts == pytest.approx(whole, rel=1e-10)

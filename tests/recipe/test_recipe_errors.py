@@ -89,6 +89,24 @@ ONE_PROBLEM = [
         "train.momentum=0.9 has no meaning for train.optimizer=adamw: set train.momentum=null or train.optimizer=sgd",
     ),
     (
+        ["recipe=debug", "train.optimizer=lars"],
+        "train.optimizer=lars needs a momentum: add train.momentum=0.9, or 0 for none",
+    ),
+    (
+        ["recipe=debug", "train.optimizer=lamb"],
+        "train.optimizer=lamb needs to know whether norms and biases are excluded from decay and scaling: "
+        "add train.exclude_norm_and_bias=true, as is usual, or false",
+    ),
+    (
+        ["recipe=debug", "train.optimizer=lamb", "train.exclude_norm_and_bias=true", "train.weight_decay=0"],
+        "train.optimizer=lamb scales the steps of weights that decay, so with train.weight_decay=0 none: "
+        "set it above 0, to 1e-6, say",
+    ),
+    (
+        ["recipe=debug", "train.layer_decay=1"],
+        "train.layer_decay: got 1, expected number above 0 and below 1 or null",
+    ),
+    (
         ["recipe=debug", "train.epochs=2", "adapt.epochs=3"],
         "adapt.epochs=3 does not fit into train.epochs=2: lower adapt.epochs or raise train.epochs",
     ),
@@ -251,4 +269,4 @@ def test_every_key_is_required_but_for_those_with_a_default(tmp_path: Path) -> N
             assert f"has no {key.name}; add {key.name}=VALUE" in problem
         else:
             load_recipe([argument])
-    assert seen == {True: 52, False: 29}
+    assert seen == {True: 52, False: 31}

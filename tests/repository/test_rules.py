@@ -1,5 +1,6 @@
 """The rules of the house that no linter knows."""
 
+import ast
 import re
 from collections import Counter
 
@@ -45,6 +46,19 @@ def test_no_test_module_imports_another():
     seen = [path for path in (ROOT / "tests").rglob("*.py") if IMPORT_OF_TESTS.search(path.read_text())]
     assert seen == []
     assert IMPORT_OF_TESTS.search("if True:\n    from faults.test_search import start")
+
+
+def test_few_signatures_take_the_whole_recipe():
+    """Sections and plain values are handed on, so that what a value does is found near where it is read."""
+    found = set()
+    for path in (ROOT / "ssl_adapt").rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.body if isinstance(node, ast.ClassDef) else []  # the fields of a dataclass
+            parts = [*ast.walk(node.args)] if isinstance(node, ast.FunctionDef) else parts
+            annotations = [part.annotation for part in parts if isinstance(part, ast.arg | ast.AnnAssign)]
+            if any("Recipe" in re.findall(r"\w+", ast.unparse(hint)) for hint in annotations if hint):
+                found.add(f"{path.name}: {node.name}")
+    assert 5 < len(found) < 10, found
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)

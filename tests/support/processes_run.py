@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import ssl_adapt  # noqa: F401 (registers the networks)
 from ssl_adapt.data import load_image_splits
-from ssl_adapt.processes import process_count, process_index
+from ssl_adapt.processes import process_count, process_index, sum_all
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
@@ -77,7 +77,7 @@ def measure(name: str) -> dict[str, Any]:
     """Gradients of one batch, and theta, architecture and weights after some steps and the fix."""
     arguments, lengths = CASES[name]
     learner = create(arguments)
-    px = learner.recipe.data.image_px
+    px = learner.image_px
 
     def share(step: int) -> Sequence[Tensor]:
         views = images(step, px)
@@ -87,11 +87,11 @@ def measure(name: str) -> dict[str, Any]:
             return views
         return tuple(view.split(lengths)[process_index()] for view in views)
 
-    parts = learner.recipe.train.accumulate
+    parts = learner.train.accumulate
     loss = backward_in_parts(learner.objective, learner.prepared, share(0), parts, learner.accelerator)
     found: dict[str, Any] = {
         "processes": process_count(),
-        "loss": torch.tensor(loss),
+        "loss": sum_all(loss) / process_count(),
         "gradients": {n: p.grad.clone() for n, p in learner.network.named_parameters() if p.grad is not None},
     }
     learner.weight_optimizer.zero_grad()
@@ -120,9 +120,25 @@ def mean_statistics() -> dict[str, Tensor]:
     return dict(norm.named_buffers())
 
 
+def agree(folder: Path) -> None:
+    """What both passes give: with a loss that is not finite in the last process, with none, with it told to stop."""
+    learner, found, is_last = create(SMALL), [], process_index() == process_count() - 1
+    before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    for told, spoilt in ((False, True), (False, False), (True, False)):
+        learner.stop_came = lambda told=told: told and is_last
+        views = [view[process_index() :: process_count()].clone() for view in images(0, 8)]
+        views[0][0, 0, 0, 0] = torch.nan if spoilt and is_last else 0.0
+        for train in (lambda views: learner.train_weights(views, 0.1, 0.5), learner.train_theta):
+            found.append((train(views), learner.must_stop))
+        if spoilt:
+            assert all(torch.equal(before[name], value) for name, value in learner.network.state_dict().items())
+    torch.save(found, folder / f"agreed{process_index()}.pt")
+
+
 def main(folder: Path) -> None:
     """What this process finds, as files."""
     torch.set_default_dtype(torch.float64)
     found = {name: measure(name) for name in CASES}
     torch.save(mean_statistics(), folder / f"statistics{process_index()}.pt")
     torch.save(found, folder / f"process{process_index()}.pt")
+    agree(folder)

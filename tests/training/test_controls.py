@@ -209,14 +209,13 @@ def test_a_start_at_one_is_the_network_with_all_its_missing_skips():
 
 
 def test_the_clock_goes_on_after_a_stop_within_an_epoch(tmp_path):
-    recipe = load_recipe(["recipe=debug"])
-    stopped = RunLog(tmp_path, Accelerator(cpu=True), recipe)
+    stopped = RunLog(tmp_path, Accelerator(cpu=True), "debug", {})
     stopped.start_epoch(1, 2, 2)
     stopped.advance()
     with stopped.clock_stopped():
         time.sleep(2)
     time.sleep(0.1)
-    resumed = RunLog(tmp_path, stopped.accelerator, recipe, stopped.state_dict())
+    resumed = RunLog(tmp_path, stopped.accelerator, "debug", {}, stopped.state_dict())
     resumed.start_epoch(1, 2, 1)
     resumed.advance()
     seconds, steps = resumed.end_epoch()

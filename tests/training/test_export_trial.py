@@ -15,7 +15,7 @@ from short_runs import run
 from timm.models import build_model_with_cfg, register_model
 from torch import Tensor, nn
 
-from ssl_adapt import Architecture, load_export
+from ssl_adapt import Architecture, load_export, load_recipe
 from ssl_adapt.adaptation.architecture import unmixed
 from ssl_adapt.adaptation.edge import MixedEdge
 from ssl_adapt.training.plan import try_export
@@ -113,7 +113,7 @@ def test_the_trial_leaves_nothing_behind(temporary: Path, arguments: list[str]) 
     learner = create(arguments)
     names = [name for name, _ in learner.network.named_modules()]
     before, random_state = deepcopy(learner.network.state_dict()), torch.get_rng_state()
-    try_export(learner)
+    try_export(learner, load_recipe(["recipe=debug", *arguments]).model)
     assert torch.equal(torch.get_rng_state(), random_state)
     assert [name for name, _ in learner.network.named_modules()] == names
     assert all(torch.equal(value, before[name]) for name, value in learner.network.state_dict().items())

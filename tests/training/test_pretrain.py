@@ -10,7 +10,7 @@ from image_folders import write_noise
 from short_runs import assert_same_weights, events, run, weights
 
 from ssl_adapt import Architecture, load_recipe, pretrain
-from ssl_adapt.training.learner import keep_only
+from ssl_adapt.training.optimizers import keep_only
 
 
 def test_a_run_leaves_everything_it_promised(tmp_path, capsys):

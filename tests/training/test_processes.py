@@ -19,7 +19,7 @@ from checkout import ROOT
 from forked import Ended, run_processes, run_script
 
 from ssl_adapt import Architecture, load_recipe, pretrain
-from ssl_adapt.training.learner import has_unread_weights
+from ssl_adapt.training.setting import has_unread_weights
 
 PRETRAIN = ROOT / "scripts" / "pretrain.py"
 # One process takes the shares of two as parts: BatchNorm then sees the same images together.
@@ -55,6 +55,14 @@ def of_one(name: str) -> dict[str, Any]:
     finally:
         torch.set_default_dtype(dtype)
         AcceleratorState._reset_state(reset_partial_state=True)
+
+
+def test_all_processes_do_what_one_must(folder_of_two: Path) -> None:
+    """One has a loss that is not finite, or was told to stop: none of them moves, or all learn it, by the same pass."""
+    first, second = (torch.load(folder_of_two / f"agreed{index}.pt") for index in range(2))
+    assert first == second
+    assert [loss is None for loss, _ in first] == [True, True, False, False, False, False]
+    assert [must_stop for _, must_stop in first] == [False, False, False, False, True, True]
 
 
 def assert_close(

@@ -3,8 +3,10 @@
 import math
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from timm.scheduler import CosineLRScheduler
 
 from ssl_adapt.training.schedules import lr_at_step, plan_stages, steps_to_change
 
@@ -63,6 +65,19 @@ def test_learning_rates():
     assert lr_at_step(60, schedule="cosine", **at) == pytest.approx(0.25)
     assert lr_at_step(109, schedule="cosine", **at) < 0.001
     assert {lr_at_step(s, schedule="constant", **at) for s in (10, 60, 109)} == {0.5}
+
+
+@pytest.mark.parametrize("warmup", [0, 13])
+def test_the_cosine_is_that_of_timm(warmup):
+    optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], 0.3)
+    theirs = CosineLRScheduler(optimizer, 200 - warmup, warmup_t=warmup, warmup_prefix=True, t_in_epochs=False)
+    seen = 0
+    for step in range(warmup, 200):
+        theirs.step_update(step)
+        ours = lr_at_step(step, lr=0.3, schedule="cosine", warmup_steps=warmup, total_steps=200)
+        assert optimizer.param_groups[0]["lr"] == pytest.approx(ours, rel=1e-12)
+        seen += ours < 0.3
+    assert seen == 199 - warmup
 
 
 @pytest.mark.parametrize(
