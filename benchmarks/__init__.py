@@ -1,1 +1,1 @@
-"""How long our code takes beside what one would use without it: what `ssl-adapt bench` runs."""
+"""The benchmarks of `ssl-adapt bench`: the time of this package beside that of other libraries."""

@@ -1,4 +1,4 @@
-"""Where timings were taken: versions, threads and hardware."""
+"""The environment of timings: versions, threads and hardware."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version

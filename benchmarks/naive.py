@@ -1,4 +1,4 @@
-"""Eq. 1 as one would write it down first: what our mixed edges are compared with, in time and in gradients."""
+"""Eq. 1 written directly, term by term: the reference for the time and the gradients of mixed edges."""
 
 import torch
 from torch import Tensor, nn

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from rich.console import Console
 
-from benchmarks.adaptable import compare_families
+from benchmarks.bench_options import BenchOptions
 from benchmarks.environment import describe_environment
-from benchmarks.knn import compare_knn
-from benchmarks.nt_xent import compare_nt_xent, growth_to_json_values, measure_growth, show_growth
-from benchmarks.options import BenchOptions
-from benchmarks.report import show_environment, show_result, to_json_values
-from benchmarks.step import compare_simclr_steps, compare_supervised_steps
+from benchmarks.family_comparison import compare_families
+from benchmarks.knn_comparison import compare_knn
+from benchmarks.nt_xent_comparison import compare_nt_xent, growth_to_json_values, measure_growth, show_growth
+from benchmarks.step_comparison import compare_simclr_steps, compare_supervised_steps
 from benchmarks.timing import WARM_UP_ROUNDS, Comparison, time_contenders
-from benchmarks.views import compare_views
+from benchmarks.timing_report import show_environment, show_result, to_json_values
+from benchmarks.view_comparison import compare_views
 
 # Lazily, so that only one comparison's networks and features are in memory.
 Suite = Mapping[str, Callable[[torch.device], Iterator[Comparison]]]

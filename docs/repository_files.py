@@ -1,4 +1,4 @@
-"""A hook of mkdocs: pages and figures that live outside docs/ become part of the site, and links to them hold."""
+"""A hook of mkdocs: adds pages and figures from outside docs/ to the site, and corrects the links to them."""
 
 from pathlib import Path
 
@@ -19,5 +19,6 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
-    """The page with its links as they are on the site, where docs/ is the top."""
+    """The page with its links as they are on the site, where docs/ is the top, and no line break beside a ±."""
+    markdown = markdown.replace(" ± ", "\u00a0±\u00a0")
     return markdown.replace("](../", "](") if page.file.generated_by is None else markdown.replace("](docs/", "](")

@@ -1,7 +1,8 @@
 """An objective of one's own, Barlow Twins: python examples/own_objective.py
 
-In the package it would be a file of `ssl_adapt/objectives/`, a section of `ssl_adapt/recipe/objective.py`, a line of
-`OBJECTIVES` in `ssl_adapt/training/objective.py`, a recipe, and a row of `tests/conformance/test_objectives.py`.
+In the package it would be a file of `ssl_adapt/objectives/`, a section of `ssl_adapt/recipe/objective_sections.py`, a
+line of `OBJECTIVES` in `ssl_adapt/training/objective.py`, a recipe, and a row of
+`tests/conformance/test_objectives.py`.
 """
 
 from collections.abc import Sequence

@@ -1,1 +1,1 @@
-"""The paper's tables as grids of runs: what is run, how, and what came of it beside what the paper reports."""
+"""The paper's tables as grids of runs: their settings, their runs, and the results beside those of the paper."""

@@ -1,4 +1,4 @@
-"""What a table would cost: every run's command, size and work, each network built, and on request a step of each."""
+"""The cost of a table: command, network size and operations of each run, and on request trial steps of each."""
 
 import json
 import tempfile
@@ -10,17 +10,17 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from reproduction.nat.options import create_settings, read_search_arguments, state_folder
+from reproduction.nat.nat_options import create_settings, read_search_arguments, state_folder
 from reproduction.nat.search import search
-from reproduction.options import Request
-from reproduction.runs import TableRun
 from reproduction.starts import plain_network
+from reproduction.table_options import Request
+from reproduction.table_runs import TableRun
 from reproduction.tables import markdown
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.training.learner import create_adaptation
-from ssl_adapt.training.pretrain import pretrain
+from ssl_adapt.training.loop import pretrain
 
 IMAGES = {"cifar10": 50_000, "tiny_imagenet": 100_000}
 TRIAL_IMAGES, TRIAL_BATCH, TRIAL_STEPS = 64, 16, 2  # a step for each stage
@@ -28,7 +28,7 @@ _HEADER = ("Run", "Parameters", "MACs (M)", "Training (TMACs)", "Predicted hours
 
 
 def dry_run(request: Request, console: Console) -> None:
-    """Print the commands of all runs and a table of their cost; every network is built, and made adaptive, on the way.
+    """Print the commands of all runs and a table of their cost; to find it, every network is built and made adaptive.
 
     With `try_steps`, the first seed of each is also trained: a step of each stage, on 16 images, in a temporary
     folder. The predicted hours come from those steps and are rough.
@@ -56,7 +56,7 @@ def dry_run(request: Request, console: Console) -> None:
             work = 3 * macs * _passes(recipe) / 1e12  # forward, and about twice as much backward
             rows.append(
                 (run.name, f"{count_parameters(network):,}", f"{macs / 1e6:,.1f}",
-                 "-" if run.method.how == "nat" else f"{work:,.1f}",  # of cells that no one knows yet
+                 "-" if run.method.how == "nat" else f"{work:,.1f}",  # of cells that are not known yet
                  "-" if hours is None else f"{hours:,.2f}")
             )  # fmt: skip
     console.print(markdown(_HEADER, rows), markup=False, soft_wrap=True)
@@ -71,7 +71,7 @@ def dry_run(request: Request, console: Console) -> None:
 
 
 def _passes(recipe: Recipe) -> float:
-    """Images, or views, that go through the network in training, those of theta's pass included."""
+    """Number of images, or views, that the network is trained on, including those of theta's pass."""
     images = recipe.data.train_images or IMAGES[recipe.data.name]
     views = recipe.objective.views_per_image
     adapted = recipe.adapt.epochs if recipe.adapt else 0
@@ -79,7 +79,7 @@ def _passes(recipe: Recipe) -> float:
 
 
 def _try(run: TableRun, folder: Path, console: Console) -> float | None:
-    """Make the fewest steps of the run; the hours that the whole of it would take at their pace.
+    """Make a few steps of the run; returns the hours that the whole run would take at their speed.
 
     None for a control of a method that was not tried before it.
     """
@@ -93,7 +93,7 @@ def _try(run: TableRun, folder: Path, console: Console) -> float | None:
     arguments = [argument for argument in trial.arguments() if not argument.startswith(own)]
     if load_recipe(arguments).knn is not None:
         arguments = [argument for argument in arguments if not argument.startswith("knn.")]
-        arguments += ["knn.k=10", "knn.every_epochs=0"]  # a small bank: the steps are what is tried
+        arguments += ["knn.k=10", "knn.every_epochs=0"]  # a small bank, as only the steps matter
     recipe = load_recipe(
         [*arguments, f"run.dir={json.dumps(str(trial.path))}", f"train.max_steps={TRIAL_STEPS}",
          f"data.batch_size={TRIAL_BATCH}"]

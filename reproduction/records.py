@@ -1,4 +1,4 @@
-"""What came of the runs: one record each, read from its folder."""
+"""The results of the runs: one record each, read from its folder."""
 
 import json
 import subprocess
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from reproduction.runs import TableRun
+from reproduction.table_runs import TableRun
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.runs.same_recipe import check_same
@@ -15,7 +15,7 @@ from ssl_adapt.runs.same_recipe import check_same
 
 @dataclass(frozen=True)
 class Record:
-    """What came of a run.
+    """The result of a run.
 
     Attributes:
         network: key of the network.
@@ -101,6 +101,6 @@ def commit_of_checkout() -> str:
 
 
 def _training_seconds(metrics: Path) -> float:
-    """Of all epochs, without evaluations; what a killed run had to do again counts once."""
+    """The training time of all epochs, without evaluations; steps that a killed run repeated count once."""
     lines = metrics.read_text(encoding="utf-8").splitlines()
     return float(sum(event["seconds"] for event in map(json.loads, lines) if event["event"] == "epoch"))

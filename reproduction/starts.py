@@ -1,4 +1,4 @@
-"""What the second round of a table starts from: architectures and choices, found by the first or drawn."""
+"""The architectures and choices that the second round of a table starts from, found by the first or drawn."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from reproduction.runs import CLASSES, TableRun
+from reproduction.table_runs import CLASSES, TableRun
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec
 from ssl_adapt.recipe import Recipe
@@ -41,7 +41,7 @@ def plain_network(recipe: Recipe) -> nn.Module:
 
 
 def random_changes(specs: Sequence[EdgeSpec], changed: Mapping[str, Choice], seed: int) -> dict[str, Choice]:
-    """As many changes of each kind (what it was, what it became) as in `changed`, at random edges of that kind."""
+    """As many changes of each kind (kind before, choice after) as in `changed`, at random edges of that kind."""
     kinds = {spec.name: spec.kind for spec in specs}
     generator = random.Random(f"random changes {seed}")
     drawn: dict[str, Choice] = {}
@@ -55,5 +55,5 @@ def random_changes(specs: Sequence[EdgeSpec], changed: Mapping[str, Choice], see
 
 
 def _found(run: TableRun) -> Architecture:
-    """What the run that it starts from found."""
+    """The architecture of the run that it starts from."""
     return Architecture.from_json((run.source_path / "architecture.json").read_text(encoding="utf-8"))

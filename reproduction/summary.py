@@ -1,4 +1,4 @@
-"""The rows of a table: averages over seeds, and what an expert would ask beside them."""
+"""The rows of a table: averages over seeds, costs, changes, agreement of seeds and tests."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -77,7 +77,7 @@ def summarise(table: int, networks: Sequence[Network], records: Iterable[Record]
 def jaccard(changes: Sequence[Mapping[str, str]]) -> float | None:
     """Mean over all pairs of seeds of |changes in both| / |changes in either|; None for one seed, or without changes.
 
-    A change is an edge and what it became. Pairs without any change say nothing and are left out.
+    A change is an edge and what it became. Pairs without any change are left out.
     """
     pairs = [(a, b) for a, b in combinations([set(change.items()) for change in changes], 2) if a | b]
     return fmean(len(a & b) / len(a | b) for a, b in pairs) if pairs else None

@@ -1,4 +1,4 @@
-"""What each table compares: networks, methods, and the settings of both scales, as arguments of the commands."""
+"""The networks, methods and settings of each table at both scales, as arguments of the commands."""
 
 from dataclasses import dataclass
 from typing import Literal

@@ -28,7 +28,7 @@ nothing are not run: random changes would be that run, and from scratch the Orig
 
 
 def to_markdown(table: int, scale: Scale, rows: Sequence[Row], facts: Mapping[str, str]) -> str:
-    """The table in the paper's layout, what an expert would ask, the seeds, and how it was measured."""
+    """The table in the paper's layout, then changes, costs and tests, the seeds, and how it was measured."""
     parts = [f"# {_TITLES[table]} (scale={scale})"]
     if table != 2:
         parts += [_paper_layout(table, rows), "## What changed, and what it cost", _details(rows)]

@@ -1,4 +1,4 @@
-"""The way of a table: its runs, then what came of them."""
+"""Makes a table: starts its runs, then writes their results."""
 
 import json
 from pathlib import Path
@@ -8,10 +8,10 @@ from rich.console import Console
 
 from benchmarks.environment import describe_environment
 from reproduction.dry_run import dry_run
-from reproduction.options import Request
 from reproduction.records import commit_of_checkout, read_record
-from reproduction.runs import CLASSES, has_nothing_to_control
 from reproduction.summary import summarise
+from reproduction.table_options import Request
+from reproduction.table_runs import CLASSES, has_nothing_to_control
 from reproduction.tables import to_csv, to_json, to_markdown
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import Recipe
@@ -25,7 +25,7 @@ _OR = "; "  # between the values that a fact has had
 
 
 def reproduce(request: Request, console: Console) -> None:
-    """Work off the runs that have not finished, write the table of all that have, and print it.
+    """Start the runs that have not finished, then write and print the table of all that have.
 
     Raises:
         ValueError: if the images are not those of the table, or a finished run was made with other values, both before
@@ -40,7 +40,7 @@ def reproduce(request: Request, console: Console) -> None:
     for run in request.listed:
         read_record(run)
     try:
-        work_off_runs(request, console)
+        run_rounds(request, console)
     finally:
         if any(run.grid_state() == "finished" for run in request.listed):
             write_table(request, console)
@@ -67,17 +67,17 @@ def write_table(request: Request, console: Console) -> None:
     console.print(f"written: {path}.md, .csv and .json", markup=False, soft_wrap=True)
 
 
-def work_off_runs(request: Request, console: Console) -> None:
-    """Work off the runs that have not finished, in two rounds.
+def run_rounds(request: Request, console: Console) -> None:
+    """Start the runs that have not finished, in two rounds, and wait for them.
 
-    The second has what starts from what the first has found; controls of runs that changed no edge are left out.
+    The second round starts from results of the first; controls of runs that changed no edge are left out.
 
     Raises:
         ValueError: if a run fails; the others of its round have ended then.
     """
     runs = [run for run in request.runs if not has_nothing_to_control(run)]
     if any(run.grid_state() != "finished" for run in runs):
-        note_facts(request, describe_images(request.runs[0].recipe()))
+        record_facts(request, describe_images(request.runs[0].recipe()))
     first = [run.grid_run() for run in runs if not run.is_second_round()]
     first += [run.search() for run in runs if run.method.how == "nat"]
     run_grid(Grid(request.folder, tuple(first), request.launch), console)
@@ -86,7 +86,7 @@ def work_off_runs(request: Request, console: Console) -> None:
 
 
 def describe_images(recipe: Recipe) -> str:
-    """The images of the runs, in words; they are read once, so that what is wrong with them shows early.
+    """The images of the runs, in words; they are read once, so that errors in them show early.
 
     Raises:
         ValueError: if they can't be read, or are not what the table is about.
@@ -98,15 +98,15 @@ def describe_images(recipe: Recipe) -> str:
     if found != expected:
         raise UserError(f"{data.name} has {expected} classes, and the images{place} are of {found}: name another root")
     if splits.test is None:
-        raise UserError(f"the images{place} have no test split, by which the table judges: name another root")
+        raise UserError(f"the images{place} have no test split, which the table needs: name another root")
     return (
         f"{data.name}{place} at {data.image_px} px: {len(splits.train):,} training images, of {found} classes, and "
         f"{len(splits.test):,} test images"
     )
 
 
-def note_facts(request: Request, images: str) -> None:
-    """Write down, in the folder of the runs, with what and where they are made, after what was noted before."""
+def record_facts(request: Request, images: str) -> None:
+    """Add the versions, device and images of these runs to the facts in their folder."""
     path = request.folder / FACTS
     known: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -124,7 +124,7 @@ def note_facts(request: Request, images: str) -> None:
 
 
 def read_facts(request: Request) -> dict[str, str]:
-    """What `note_facts` wrote."""
+    """What `record_facts` wrote."""
     path = request.folder / FACTS
     noted: dict[str, str] = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     return noted

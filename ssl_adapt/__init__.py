@@ -1,10 +1,10 @@
 """Training, self-supervised or supervised, in which the network adapts its own architecture.
 
-Where this package and timm have been imported, in whichever order, its networks are registered with timm: at once if
-timm is there already, else when timm comes. So timm, and torch with it, is imported only by who uses it, and a command
-answers --help or a mistyped key before that; yet whoever can call `timm.create_model` finds the networks there.
+Importing this package registers its networks with timm: at once if timm is imported already, else as soon as it is.
+This package itself imports neither timm nor torch until they are needed, so that a command answers --help or reports a
+mistyped key at once.
 
-For the same reason each of the names below is imported when it is first asked for.
+For the same reason each of the names below is imported when it is first used.
 """
 
 from importlib import import_module
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ssl_adapt.export import export_timm, load_export
     from ssl_adapt.objectives.nt_xent import nt_xent
     from ssl_adapt.recipe import load_recipe
-    from ssl_adapt.training.pretrain import pretrain
+    from ssl_adapt.training.loop import pretrain
 
 __all__ = [
     "Adaptation",
@@ -51,7 +51,7 @@ _MODULES = {
     "load_export": "ssl_adapt.export",
     "load_recipe": "ssl_adapt.recipe",
     "nt_xent": "ssl_adapt.objectives.nt_xent",
-    "pretrain": "ssl_adapt.training.pretrain",
+    "pretrain": "ssl_adapt.training.loop",
 }
 _PACKAGES = ("objectives", "views")
 
@@ -59,7 +59,9 @@ after_import("timm", lambda: import_module("ssl_adapt.backbones"))
 
 
 def __getattr__(name: str) -> Any:
-    """The public name, imported now (PEP 562)."""
+    """The public name, imported now (PEP 562); `__version__` is that of the installation."""
+    if name == "__version__":
+        return import_module("importlib.metadata").version("ssl-adapt")
     if name in _PACKAGES:
         return import_module(f"{__name__}.{name}")
     if name not in _MODULES:

@@ -1,4 +1,4 @@
-"""The names of the data sets, apart from what loads them: a command line is read before torch is imported."""
+"""The names of the data sets, in a module without imports: a command line is read before torch is imported."""
 
 from typing import Literal, get_args
 

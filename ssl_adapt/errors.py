@@ -1,8 +1,8 @@
-"""Errors that a user can mend: their message is one sentence that says what is wrong and what to do."""
+"""Errors that a user can correct: the message is one sentence that says what is wrong and what to do."""
 
 
 class UserError(ValueError):
-    """What is wrong in what was given: an argument, a recipe, a file, an image."""
+    """A mistake in the user's input: an argument, a recipe, a file or an image."""
 
 
 class DivergedError(UserError, FloatingPointError):

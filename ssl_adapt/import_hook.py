@@ -1,4 +1,4 @@
-"""What is to happen as soon as a module has been imported, by whomever and whenever: a post-import hook."""
+"""A post-import hook: calls a function once a module has been imported."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -12,9 +12,9 @@ def after_import(name: str, then: Callable[[], object]) -> None:
     """Call `then` once the top-level module `name` has been imported: at once if it is there already.
 
     Python has no such hook of its own (PEP 369 was withdrawn). Here a finder in front of all others asks these for the
-    module, and adds `then` to the loader that they give. The module has its own loader again before it runs, so that
-    nothing of this is seen afterwards. To look whether the module is there (`importlib.util.find_spec`) imports nothing
-    and leaves the hook in place, and so does an import that fails.
+    module, and adds `then` to the loader that they return. The module gets its own loader back before it runs, so that
+    no trace of this is left. `importlib.util.find_spec` imports nothing and leaves the hook in place, and so does an
+    import that fails.
     """
     if sys.modules.get(name) is not None:  # None bars an import
         then()
@@ -51,7 +51,7 @@ class _Loader(Loader):
         return self.own.create_module(spec)
 
     def exec_module(self, module: ModuleType) -> None:
-        """Run the module by its own loader, and then what was to follow."""
+        """Run the module by its own loader, then call the function."""
         assert module.__spec__ is not None
         module.__loader__ = module.__spec__.loader = self.own
         self.own.exec_module(module)

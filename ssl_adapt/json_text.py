@@ -1,4 +1,4 @@
-"""Text files and JSON that may be untrusted: bounded while they are read, plain values afterwards."""
+"""Reads text and JSON from untrusted files: limited in size, plain values only."""
 
 import json
 import os
@@ -82,12 +82,12 @@ def read_json(text: str, what: str) -> Any:
 
 
 def check_plain(value: Any, what: str, depth: int = MAX_DEPTH) -> None:
-    """Refuse what is no JSON value, or none that can be written again and read by others.
+    """Raise an error for a value that is not JSON, or that other readers of JSON can't read.
 
     Args:
         value: what to look through; a tuple is a list.
         what: its name in the errors.
-        depth: how many mappings and lists may lie in one another.
+        depth: how deeply mappings and lists may be nested.
 
     Raises:
         ValueError: naming the first value that is nested too deeply, not finite, too long, not text or of no JSON type.

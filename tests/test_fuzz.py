@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from ssl_adapt import Architecture, export_timm, load_recipe
-from ssl_adapt.evaluation.network import load_network
+from ssl_adapt.evaluation.frozen_network import load_network
 from ssl_adapt.recipe import available_recipes
 from ssl_adapt.recipe.keys import schema_keys
 

@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 import timm
 import torch
+from checkout import ROOT
 from safetensors.torch import load_file, save_file
 from script_calls import run_script
 
 from ssl_adapt import Architecture, export_timm, load_export, load_recipe
 from ssl_adapt.adaptation.architecture import MAX_EDGES
 from ssl_adapt.errors import UserError
-from ssl_adapt.evaluation.network import find_network
+from ssl_adapt.evaluation.frozen_network import find_network
 from ssl_adapt.export.check import build_on_meta, check_export
 from ssl_adapt.json_text import MAX_DEPTH, read_json, read_text
 
@@ -158,7 +159,7 @@ def test_pickles_are_not_opened(folder: Path, tmp_path: Path, name: str) -> None
 
 def test_the_package_reads_no_pickles() -> None:
     loads = 0
-    for path in sorted((Path(__file__).parent.parent / "ssl_adapt").rglob("*.py")):
+    for path in sorted((ROOT / "ssl_adapt").rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text())):
             modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []

@@ -19,7 +19,7 @@ ORDERS = [
     "import timm; before |= set(sys.modules); import ssl_adapt; [getattr(ssl_adapt, name) for name in LIGHT]",
     "import ssl_adapt; assert importlib.util.find_spec('timm') and 'timm' not in sys.modules; "
     "from timm import create_model",
-    "import ssl_adapt.backbones.network",
+    "import ssl_adapt.backbones.cell_network",
     "import ssl_adapt.adaptation.adaptation, ssl_adapt.export",
 ]
 LIGHT = ["Adaptation", "Architecture", "adaptable", "apply_architecture", "export_timm", "load_export", "nt_xent"]
@@ -40,7 +40,7 @@ for order in {ORDERS}:
         import timm
         imported = set({HEAVY}) & set(sys.modules) - before
         modules = {{timm.model_entrypoint(name).__module__ for name in timm.list_models()}}
-        assert type(timm.create_model("resnet20", width=4)).__module__ == "ssl_adapt.backbones.network"
+        assert type(timm.create_model("resnet20", width=4)).__module__ == "ssl_adapt.backbones.cell_network"
         print(json.dumps([sorted(imported), sorted(name for name in modules if name.startswith("ssl_adapt"))]))
         sys.stdout.flush()
         os._exit(0)

@@ -16,9 +16,9 @@ FLOOR = 1e-5  # added to every probability
 
 
 class Transform(NamedTuple):
-    """A drawn transform: what it makes of the genotype, log p (a scalar with gradient), and the entropy likewise.
+    """A drawn transform: the genotype after it, log p and the entropy (scalars with gradient).
 
-    Both are sums over the edges of both cells.
+    Log p and entropy are sums over the edges of both cells.
     """
 
     genotype: Genotype

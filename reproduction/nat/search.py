@@ -1,4 +1,4 @@
-"""The search: supernet and controller take turns, then the best of some drawn transforms is kept."""
+"""The search: trains supernet and controller in turns, then keeps the best of some drawn transforms."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -9,7 +9,7 @@ from typing import NoReturn
 import torch
 from torch import Tensor
 
-from reproduction.nat.learner import NatLearner, create_head
+from reproduction.nat.nat_learner import NatLearner, create_head
 from reproduction.nat.settings import SearchSettings
 from reproduction.nat.state import Epoch, Progress, SearchFolder, restore
 from reproduction.nat.transitions import genotype_of
@@ -78,27 +78,26 @@ def search(
 ) -> SearchResult:
     """The best transform that NAT finds of the recipe's network, trained for the recipe's objective.
 
-    Seed, views and objective are the recipe's, and so is the network, of which the cells alone count: the supernet has
-    its own width and depth. The views are drawn in all passes and at the end, where every transform sees the same.
-    The same seed gives the same result on a CPU, stopped in between or not. Torch's global CPU generator is left as
-    it was.
+    Seed, views and objective are the recipe's, and so are the cells of the network; the supernet has its own width and
+    depth. The views are drawn in all passes and at the end, where every transform sees the same.
+    The same seed gives the same result on a CPU, also after a stop. Torch's global CPU generator is not changed.
 
     Args:
-        recipe: what to search for; its `train` and `adapt` are not used.
+        recipe: of the search; its `train` and `adapt` are not used.
         train_set: images, split by `weight_share`; test images are never seen.
         settings: `PUBLISHED`, or a replacement.
-        folder: keeps the search, saved after every epoch and when it is told to stop; one that was begun there goes
-            on, and of one that has finished the result is told.
+        folder: of the search, which is saved after every epoch and at a stop signal. A search that was begun there
+            is continued, and the result of a finished one is returned.
         device: of the supernet (not run on a GPU).
-        report: is told a line an epoch.
+        report: called with a line for each epoch.
 
     Raises:
-        ValueError: the network's cells differ or are no cells for NAT, the images are too few for a batch, or the
+        ValueError: the network's cells differ or do not suit NAT, the images are too few for a batch, or the
             folder holds another search.
         FloatingPointError: if the loss is no longer finite.
         InterruptedRunError: if SIGTERM or Ctrl-C ended it; it is saved then.
 
-    Distributed: not collective; one process searches alone.
+    Distributed: not collective; a search runs in one process.
     """
     if not isinstance(recipe.objective, SimclrSection | SupervisedSection):
         raise UserError(f"objective.name={recipe.objective.name}: NAT searches with simclr or supervised alone")
@@ -117,13 +116,13 @@ def search(
         with SearchFolder(folder, {**setting, "training images": len(train_set)}, given) as kept, StopSignal() as stop:
             saved = kept.load()
             for problem in saved.damaged if saved else ():
-                report(f"warning: a damaged checkpoint is left aside: {problem}")
+                report(f"warning: a damaged checkpoint is skipped: {problem}")
             if saved and "result" in saved.state:
-                report(f"this search has finished; {folder} holds what it found")
+                report(f"this search has finished; its result is in {folder}")
                 return SearchResult.from_json(saved.state["result"])
             progress = restore(saved, learner) if saved else Progress()
             if saved:
-                report(f"going on after step {saved.step:,}, in epoch {len(progress.history) + 1}")
+                report(f"resuming after step {saved.step:,}, in epoch {len(progress.history) + 1}")
             del saved  # as large as the supernet and its optimiser
             session = _Session(recipe, train_set, parts, learner, kept, stop, progress)
             session.train(report)
@@ -134,7 +133,7 @@ def search(
 
 @dataclass(frozen=True)
 class _Session:
-    """The part of a search that one process does: to the end, or until it is told to stop."""
+    """The part of a search in one process: to the end, or until a stop signal."""
 
     recipe: Recipe
     train_set: ImageSet
@@ -166,10 +165,10 @@ class _Session:
             )
 
     def choose(self, given: Genotype) -> SearchResult:
-        """The best of some drawn transforms; nothing is saved on the way, since it follows from the last epoch."""
+        """The best of some drawn transforms; nothing is saved before the end, as it follows from the last epoch."""
         learner, progress = self.learner, self.progress
         drawn = [learner.controller.draw(given).genotype for _ in range(learner.settings.transforms)]
-        given_score, *scores = learner.score([given, *drawn], self.until_told(self.batches(self.parts[1], 0, 0)))
+        given_score, *scores = learner.score([given, *drawn], self.until_stopped(self.batches(self.parts[1], 0, 0)))
         best = max(range(len(drawn)), key=scores.__getitem__)
         return SearchResult(
             drawn[best],
@@ -183,28 +182,28 @@ class _Session:
         )
 
     def batches(self, part: Tensor, epoch: int, done: int) -> Iterator[Batch]:
-        """Those of an epoch that are left after so many."""
+        """The batches of an epoch after the first `done`."""
         size = self.learner.settings.batch_size
         order = part[epoch_order(len(part), seed=self.recipe.seed, epoch=epoch)][done * size :]
         workers, device = self.recipe.data.workers, self.learner.device
         return iterate_batches(self.train_set, order, batch_size=size, device=device, workers=workers, drop_last=True)
 
     def end_step(self) -> None:
-        """Count a batch; if the search is told to stop, save it first."""
+        """Count a batch, and save the search after a stop signal."""
         self.progress.step += 1
         if self.stop.came():
             self.kept.save(self.progress, self.learner)
             self.leave()
 
-    def until_told(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """The batches, until the search is told to stop."""
+    def until_stopped(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, until a stop signal."""
         for batch in batches:
             yield batch
             if self.stop.came():
                 self.leave()
 
     def leave(self) -> NoReturn:
-        """End what was told to stop, and is saved."""
+        """End the search, which is saved, after a stop signal."""
         raise InterruptedRunError(self.stop.number, self.progress.step, again="the same command")
 
 

@@ -1,4 +1,4 @@
-"""How NAT searches, and the published values."""
+"""The settings of NAT's search, and the published values."""
 
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -10,7 +10,7 @@ Baseline = Literal["released", "moving_average"]
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSettings:
-    """How NAT searches. What the images and the loss are, the recipe says.
+    """The settings of NAT's search; images and loss are in the recipe.
 
     Attributes:
         epochs: each a pass of the weights, then one of the controller.
@@ -25,10 +25,10 @@ class SearchSettings:
         controller_lr: of Adam.
         controller_betas: of Adam.
         controller_decay: weight decay of Adam.
-        entropy_weight: of the entropy that is taken off the controller's loss.
+        entropy_weight: of the entropy, which is subtracted from the controller's loss.
         baseline: "released": b <- 0.99 b + 0.01 (r - b), which settles at half the mean reward, as in the released
             code; "moving_average": b <- 0.99 b + 0.01 r. It starts at 0.
-        self_loops: whether a node of the controller's graph sees itself.
+        self_loops: whether the controller's graph has an edge from each node to itself.
 
     Raises:
         ValueError: a value is outside its range; the message says which and what the range is.

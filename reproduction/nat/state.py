@@ -1,4 +1,4 @@
-"""How far a search is, and the folder in which that is kept."""
+"""The progress of a search, and the folder that keeps it."""
 
 import time
 from collections.abc import Mapping
@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from reproduction.nat.learner import NatLearner
-from reproduction.nat.options import why_unused
+from reproduction.nat.nat_learner import NatLearner
+from reproduction.nat.nat_options import why_unused
 from ssl_adapt.backbones.genotypes import Genotype
 from ssl_adapt.errors import UserError
 from ssl_adapt.runs.checkpoint import Checkpoint, Checkpoints
@@ -22,11 +22,11 @@ _OTHER = "type another genotype=FILE.json"
 
 @dataclass(frozen=True)
 class Epoch:
-    """What one epoch was like.
+    """The record of one epoch.
 
     Attributes:
         loss: mean of the weights'.
-        reward: mean of what the controller's transforms add to a batch's score.
+        reward: mean gain in a batch's score by the controller's transforms.
         entropy: mean of the controller's, summed over the edges of both cells.
         baseline: at the end.
         seconds: of both passes.
@@ -41,7 +41,7 @@ class Epoch:
 
 @dataclass
 class Progress:
-    """The batches that are done, and what those of the current epoch have given.
+    """The number of batches that are done, and the values of those of the current epoch.
 
     Attributes:
         step: batches done, of the weights and of the controller.
@@ -65,11 +65,11 @@ class Progress:
         self._origin = time.perf_counter() - self.seconds
 
     def elapsed(self) -> float:
-        """Seconds of work on the search so far, over all processes that went on with it."""
+        """Seconds of work on the search so far, over all processes that continued it."""
         return time.perf_counter() - self._origin
 
     def end_epoch(self, baseline: float) -> Epoch:
-        """The epoch that is done; the next one begins."""
+        """The record of the epoch that is done; the next one begins."""
         seconds = self.elapsed()
         loss, reward, entropy = (sum(values) / len(values) for values in (self.losses, self.rewards, self.entropies))
         epoch = Epoch(loss, reward, entropy, baseline, seconds - self.epoch_start)
@@ -79,12 +79,12 @@ class Progress:
 
 
 class SearchFolder:
-    """The folder of one search: its last two checkpoints, and from its end on the result alone.
+    """The folder of one search: its last two checkpoints, and after the end only the result.
 
-    Inside its context it is this search's alone.
+    Inside its context it is locked for this search.
 
     Args:
-        path: the folder; it is made, and so is none above it.
+        path: the folder; it is created, but no folder above it.
         setting: what the result depends on, as plain data; a search with another one is refused.
         given: the genotype whose transforms are searched; the same.
     """
@@ -111,7 +111,7 @@ class SearchFolder:
             self._lock.release()
 
     def load(self) -> Checkpoint | None:
-        """The newest whole checkpoint, or None where there is none; `result` in its state says that it is the last.
+        """The newest undamaged checkpoint, or None; `result` in its state marks the last one.
 
         Raises:
             ValueError: if it is that of another search, or all are damaged.
@@ -128,7 +128,7 @@ class SearchFolder:
         self._checkpoints(keep=2).save(progress.step, {**self._fixed, **state})
 
     def save_result(self, step: int, result: str) -> None:
-        """Put the result, as text, in the place of the checkpoints; `step` is the last one."""
+        """Replace the checkpoints by the result, as text; `step` is the last one."""
         self._checkpoints(keep=1).save(step + 1, {**self._fixed, "result": result})
 
     def _checkpoints(self, keep: int) -> Checkpoints:
@@ -141,7 +141,7 @@ class SearchFolder:
             difference = "the cells of the network"
         if difference:
             raise UserError(
-                f"the search in {self.path} was started with other values: {difference}; go on with the same ones, "
+                f"the search in {self.path} was started with other values: {difference}; continue with the same ones, "
                 f"or {_OTHER}"
             )
 
@@ -150,7 +150,7 @@ def restore(saved: Checkpoint, learner: NatLearner) -> Progress:
     """The progress of a checkpoint, with the learner and torch's CPU generator as they were.
 
     Raises:
-        ValueError: if this release can't go on with it.
+        ValueError: if this release can't resume from it.
     """
     try:
         progress = dict(saved.state["progress"])

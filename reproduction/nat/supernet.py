@@ -64,8 +64,8 @@ class SupernetCell(nn.Module):
 class Supernet(nn.Module):
     """Cells that share their weights between all genotypes of a form; 5,997,350 parameters as published for DARTS.
 
-    BatchNorm normalises by the statistics of the batch, always: running ones would mix those of all genotypes, and fit
-    none. Inside the cells it has no scale and shift. A batch needs at least two images.
+    BatchNorm always normalises by the statistics of the batch: running ones would mix those of all genotypes, and fit
+    none of them. Inside the cells it has no scale and shift. A batch needs at least two images.
 
     Args:
         form: a genotype with the number of nodes and the `concat` of the cells to come; it also names the candidates.
@@ -118,7 +118,7 @@ class Supernet(nn.Module):
 
 
 class Subnetwork(nn.Module):
-    """The way of one genotype through a supernet, with what stands behind it: a network as any other."""
+    """The network of one genotype: its path through a supernet, and the head."""
 
     def __init__(self, supernet: Supernet, head: nn.Module, genotype: Genotype) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What NAT may do to a cell: an edge becomes none or a skip connection, or stays as it is."""
+"""The transforms of a cell in NAT: an edge becomes none or a skip connection, or stays."""
 
 from collections.abc import Sequence
 from typing import Literal, cast, get_args

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.edge import Kind, Source, Zero
+from ssl_adapt.backbones.cell_network import CellEdge
 from ssl_adapt.backbones.cell_operations import create_factorized_reduce, create_operation, create_relu_conv_bn
 from ssl_adapt.backbones.genotypes import CellGenotype
-from ssl_adapt.backbones.network import CellEdge
 from ssl_adapt.backbones.operations import sum_edges
 
 

@@ -9,10 +9,10 @@ from typing import Any
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
+from ssl_adapt.backbones.cell_network import Auxiliary, CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.backbones.cell_operations import set_drop_path
 from ssl_adapt.backbones.cells import GenotypeCell
 from ssl_adapt.backbones.genotypes import Genotype, load_genotype
-from ssl_adapt.backbones.network import Auxiliary, CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.errors import UserError
 
 

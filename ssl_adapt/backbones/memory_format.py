@@ -10,7 +10,7 @@ from ssl_adapt.adaptation.edge import Adaptable
 # register has floats: 8 with AVX2, 16 with AVX-512 (there seen at images of 64 px, not of 32). The heap is then
 # corrupt, and gradients are wrong or the process dies. Grouped convolutions have other kernels. The
 # rule is the same on every CPU, so that a run may move. This module may go once every torch that pyproject.toml allows
-# has a oneDNN in which that is mended: the slow tests/test_instruction_sets.py shows whether it is, and
+# has a oneDNN in which that is mended: the slow tests/backbones/test_instruction_sets.py shows whether it is, and
 # docs/cpu_kernels.md what it found.
 #
 # A second defect of the same release: on a CPU with bfloat16 instructions the backward pass of a channels-last dilated

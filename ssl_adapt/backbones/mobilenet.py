@@ -6,6 +6,7 @@ from typing import Any
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
+from ssl_adapt.backbones.cell_network import CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.backbones.inverted_residual import (
     BlockPlan,
     Granularity,
@@ -15,7 +16,6 @@ from ssl_adapt.backbones.inverted_residual import (
     create_norm_conv,
     scale_channels,
 )
-from ssl_adapt.backbones.network import CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.errors import UserError
 
 # Expansion t, channels c, blocks n, stride s of the first of them.

@@ -7,6 +7,7 @@ from timm.models import PretrainedCfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.edge import Zero
+from ssl_adapt.backbones.cell_network import CellEdge, CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.backbones.inverted_residual import (
     BlockPlan,
     Granularity,
@@ -15,7 +16,6 @@ from ssl_adapt.backbones.inverted_residual import (
     create_norm_conv,
     scale_channels,
 )
-from ssl_adapt.backbones.network import CellEdge, CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.backbones.operations import sum_edges
 from ssl_adapt.errors import UserError
 

@@ -6,7 +6,7 @@ from typing import Any, Literal, get_args
 from timm.models import generate_default_cfgs, register_model
 from torch import nn
 
-from ssl_adapt.backbones.network import CellNetwork, Layout, create_cell_network, small_image_cfg
+from ssl_adapt.backbones.cell_network import CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.backbones.operations import create_conv_bn
 from ssl_adapt.backbones.resnet_blocks import BLOCKS, BlockName, Shortcut, plan_blocks
 from ssl_adapt.errors import UserError

@@ -1,6 +1,7 @@
-"""The commands: `ssl-adapt NAME key=value ...`, or `python -m ssl_adapt NAME key=value ...`; one module each.
+"""The commands: `ssl-adapt NAME key=value ...`, or `python -m ssl_adapt NAME key=value ...`.
 
-A module has `help_text()` and `run(arguments)`, and imports torch in the midst of `run`: a typo is answered at once.
+Each is a module, NAME_command, with `help_text()` and `run(arguments)`. It imports torch only after reading the
+arguments, so that mistakes in them are reported at once.
 """
 
 from __future__ import annotations
@@ -22,12 +23,16 @@ COMMANDS = {
     "grid": "start many runs, here or on Slurm",
     "recipes": "list the recipes, or print one",
     "nat": "search for a better cell as NAT does, the paper's baseline; from a checkout",
-    "reproduce": "work off a table of the paper; from a checkout",
-    "bench": "time our code beside what others wrote; from a checkout",
+    "reproduce": "run the experiments of a table of the paper; from a checkout",
+    "bench": "time this package and other libraries; from a checkout",
 }
 RUN_WITHOUT_ARGUMENTS = ("recipes", "bench")  # the others then print their help
 _CHECKOUT = Path(__file__).resolve().parents[2]
-_OUTSIDE = {"nat": "reproduction.nat.command", "reproduce": "reproduction.command", "bench": "benchmarks.command"}
+_OUTSIDE = {
+    "nat": "reproduction.nat.nat_command",
+    "reproduce": "reproduction.reproduce_command",
+    "bench": "benchmarks.bench_command",
+}
 _USAGE = """\
 usage: ssl-adapt COMMAND [KEY=VALUE ...]
 
@@ -37,7 +42,7 @@ HELP = _USAGE + "".join(f"  {name:<11} {meaning}\n" for name, meaning in COMMAND
 
 
 def main(name: str | None = None) -> None:
-    """Run the command of that name, or of the first argument, with the arguments of the command line, and leave."""
+    """Run the command of that name, or of the first argument, with the arguments of the command line, and exit."""
     given = sys.argv[1:] if name is None else [name, *sys.argv[1:]]
     run_command(partial(_run, given))
 
@@ -59,9 +64,9 @@ def _run(given: Sequence[str]) -> None:
 def _module_of(name: str) -> str:
     module = _OUTSIDE.get(name)
     if module is None:
-        return f"ssl_adapt.commands.{name}"
+        return f"ssl_adapt.commands.{name}_command"
     if not (_CHECKOUT / f"{module.replace('.', '/')}.py").is_file():
-        raise UserError(f"{name} is no part of the installed package: type it in a checkout of the repository")
+        raise UserError(f"{name} is not in the installed package: type it in a checkout of the repository")
     return module
 
 

@@ -1,4 +1,4 @@
-"""Images by name: `load_image_splits` finds them, `iterate_batches` hands out uint8 batches on the device."""
+"""Data sets by name: `load_image_splits` loads one, `iterate_batches` yields its uint8 batches on the device."""
 
 from ssl_adapt.data.batches import Batch, epoch_order, iterate_batches
 from ssl_adapt.data.image_set import ImageSet, ImageSplits

@@ -15,13 +15,13 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_adapt.data.image_set import ImageSet
 from ssl_adapt.errors import UserError
 
-_OF_THE_RUN = (signal.SIGTERM, signal.SIGINT)
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class Batch(NamedTuple):
     """Images uint8 (B, 3, px, px) and labels int64 (B,) or None, on the device; their indices, on the CPU.
 
-    Indices say where the images stand in their set; in a loop of one's own they may be left out.
+    The indices are positions in the image set; a training loop of your own may leave them out.
     """
 
     images: Tensor
@@ -30,10 +30,10 @@ class Batch(NamedTuple):
 
 
 def epoch_order(count: int, *, seed: int, epoch: int) -> Tensor:
-    """The permutation of range(count) for that epoch, int64 (count,): a pure function of its three arguments.
+    """The permutation of range(count) for that epoch, int64 (count,); it depends on the three arguments alone.
 
-    A run that resumes at any epoch thus sees the images in the same order as one that was never stopped.
-    Other seeds and epochs (both >= 0) give unrelated permutations: seed 0, epoch 1 is not seed 1, epoch 0.
+    So a run that resumes at any epoch sees the images in the same order as one that was never stopped.
+    Different seeds and epochs (both >= 0) give unrelated permutations: seed 0, epoch 1 is not seed 1, epoch 0.
     """
     return torch.from_numpy(np.random.default_rng((seed, epoch)).permutation(count))
 
@@ -76,13 +76,13 @@ def _batches(image_set: ImageSet, chunks: list[Tensor], device: torch.device, wo
 
 def _select(pixels: Tensor, chunks: list[Tensor], *, pin_memory: bool) -> Iterator[Tensor]:
     for indices in chunks:
-        # Pinned pages let the copy to a GPU run beside its work; torch keeps them until that copy is done.
+        # Pinned memory lets the copy to a GPU overlap with its work; torch keeps it until the copy is done.
         images = torch.empty(len(indices), *pixels.shape[1:], dtype=torch.uint8, pin_memory=pin_memory)
         yield torch.index_select(pixels, 0, indices, out=images)
 
 
 class _Decoded(NamedTuple):
-    """One batch from a worker: its images or why there are none, and the bad images the worker had not yet told of."""
+    """One batch from a worker: its images, or the error, and the bad images that it has not reported before."""
 
     images: Tensor | None
     error: str
@@ -91,7 +91,7 @@ class _Decoded(NamedTuple):
 
 @dataclass(frozen=True)
 class _Chunks:
-    """A map-style dataset of whole batches; each worker has a copy, whose record of bad images is its own."""
+    """A map-style dataset of whole batches; each worker has a copy with its own record of bad images."""
 
     image_set: ImageSet
     chunks: list[Tensor]
@@ -101,29 +101,29 @@ class _Chunks:
 
     def __getitem__(self, index: int) -> _Decoded:
         record = self.image_set.bad_images
-        told = len(record)
+        reported = len(record)
         images, reason = None, ""
         try:
             images = self.image_set.images(self.chunks[index])
-        # Raised here, it would come out with the worker's traceback for a text.
+        # Raised in the worker, its message would be the worker's traceback.
         except ValueError as error:
             reason = str(error)
-        return _Decoded(images, reason, dict(islice(record.items(), told, None)))
+        return _Decoded(images, reason, dict(islice(record.items(), reported, None)))
 
 
-def _leave_signals_to_the_run(worker: int) -> None:
-    """A signal to the whole group of processes, as launchers send it, must not end the workers before the run saved."""
-    for number in _OF_THE_RUN:
+def _ignore_stop_signals(worker: int) -> None:
+    """Launchers signal the whole process group, which must not end the workers before the run has saved."""
+    for number in _STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
 
 
 @contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Workers that start inside inherit that signals wait, so that none ends them before they ignore it."""
+def _block_stop_signals() -> Iterator[None]:
+    """Blocks the signals; workers started inside inherit that, so that none ends them before they ignore it."""
     if not hasattr(signal, "pthread_sigmask"):  # on Windows
         yield
         return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_RUN)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, _STOP_SIGNALS)
     try:
         yield
     finally:
@@ -136,11 +136,11 @@ def _decode(image_set: ImageSet, chunks: list[Tensor], workers: int, *, pin_memo
         batch_size=None,
         num_workers=workers,
         pin_memory=pin_memory,
-        worker_init_fn=_leave_signals_to_the_run,
+        worker_init_fn=_ignore_stop_signals,
         generator=torch.Generator(),  # else the loader draws a seed from torch's global random state
     )
     failure = ""
-    with _signals_held_back():
+    with _block_stop_signals():
         decoded = iter(loader)
     for batch in decoded:
         image_set.bad_images.update(batch.bad_images)
@@ -149,4 +149,4 @@ def _decode(image_set: ImageSet, chunks: list[Tensor], workers: int, *, pin_memo
             break
         yield batch.images
     if failure:
-        raise UserError(failure)  # after the loop, whose end has stopped the workers
+        raise UserError(failure)  # after the loop, which has stopped the workers

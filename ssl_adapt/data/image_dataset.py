@@ -1,4 +1,4 @@
-"""Image files as a dataset of pixels, with something in the place of those that cannot be read."""
+"""Image files as a dataset of pixels, in which unreadable ones can be replaced."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -19,9 +19,9 @@ _MAX_FILE_BYTES = 2**30
 class FileImages:
     """A map-style dataset over named files: uint8 (3, image_px, image_px) each.
 
-    With `on_bad_image="replace"` an image that cannot be read is replaced by the next of its class that can, in
-    the order of `names`, after the last of which comes the first. That depends on the files alone. `bad_images`
-    grows as images are read: the name of every bad one, and why it is.
+    With `on_bad_image="replace"` an image that cannot be read is replaced by the next readable one of its class, in
+    the order of `names`, starting again after the last. The choice depends on the files alone. `bad_images` maps
+    the name of every unreadable image to the reason, and grows as images are read.
     """
 
     files: ImageFiles
@@ -68,7 +68,7 @@ class FileImages:
 
 
 def bad_image_sentence(files: ImageFiles, name: str, reason: str) -> str:
-    """What is wrong with an image, and what to do."""
+    """The error message for an unreadable image."""
     return (
         f"cannot read the image {name!r} in {files.root} ({reason}): replace or remove it, "
         "or train with data.on_bad_image=replace"

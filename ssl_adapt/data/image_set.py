@@ -1,4 +1,4 @@
-"""Sets of images of one size, held in memory where they fit and decoded one by one where they do not."""
+"""Sets of images of one size, held in memory if they fit, otherwise decoded one by one."""
 
 import os
 import time
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset, Subset
 from ssl_adapt.data.pixels import rgb_pixels, without_pillow_warnings
 
 _CHUNK_IMAGES = 16  # decoded by a thread at a time
-_SLOW_IMAGE_SEC = 1e-3  # from which on threads pay
+_SLOW_IMAGE_SEC = 1e-3  # threads are used from this decoding time on
 
 
 class ImageDataset(Protocol):
@@ -47,8 +47,8 @@ class ImageSet:
 
     `pixels` holds all of them, uint8 (N, 3, image_px, image_px), or is a dataset that decodes one at a time.
     `labels` are int64 (N,), indices into `classes`; without labels they are None and `classes` is empty.
-    `bad_images` has the name of every image that could not be read and was replaced, and why. A set that
-    streams fills it as it is read, by workers too; the subsets of a set share it.
+    `bad_images` maps the name of every image that was replaced, as it could not be read, to the reason. A set that
+    is decoded on demand fills it as images are read, in workers too; the subsets of a set share it.
     """
 
     name: str
@@ -65,7 +65,7 @@ class ImageSet:
         return len(self.pixels)
 
     def images(self, indices: Tensor) -> Tensor:
-        """The images at `indices` (B,), uint8 (B, 3, image_px, image_px), on the CPU; decodes if need be."""
+        """The images at `indices` (B,), uint8 (B, 3, image_px, image_px), on the CPU; decoded if necessary."""
         if isinstance(self.pixels, Tensor):
             return self.pixels.index_select(0, indices)
         with without_pillow_warnings():
@@ -98,7 +98,7 @@ def create_image_set(
     memory_limit_bytes: int,
     bad_images: dict[str, str],
 ) -> ImageSet:
-    """A set that holds its pixels if they take at most `memory_limit_bytes`, and else decodes on demand.
+    """A set that holds its pixels if they take at most `memory_limit_bytes`, and otherwise decodes on demand.
 
     `bad_images` is the record that `dataset` writes to.
     """
@@ -114,11 +114,11 @@ def _decode_all(dataset: ImageDataset, image_px: int) -> Tensor:
             pixels[index] = dataset[index]
 
     with without_pillow_warnings():
-        decode(0)  # not timed: at its first picture Pillow loads its formats
+        decode(0)  # not timed: Pillow loads its formats at the first picture
         before_sec = time.perf_counter()
         decode(0)
-        # Pillow decodes without the interpreter's lock. With photographs that makes threads pay; with thumbnails
-        # they hand the lock to and fro, and two took twice as long as one (20,000 of 32 px: 3.7 s, not 1.8 s).
+        # Pillow decodes without the interpreter's lock, so threads help with photographs. With thumbnails they
+        # wait for the lock, and two took twice as long as one (20,000 of 32 px: 3.7 s, not 1.8 s).
         slow = time.perf_counter() - before_sec > _CHUNK_IMAGES * _SLOW_IMAGE_SEC
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1) if slow else 1) as pool:
             for _ in pool.map(decode, range(_CHUNK_IMAGES, len(dataset), _CHUNK_IMAGES)):

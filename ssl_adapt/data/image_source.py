@@ -1,4 +1,4 @@
-"""Image files in a folder or in a tar, behind one interface: their names and their bytes."""
+"""Image files in a folder or in a tar, with one interface for their names and bytes."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -23,18 +23,18 @@ class ImageFiles(Protocol):
 
     @property
     def left_out(self) -> dict[str, str]:
-        """The images that have no place among `names`, and why: links of a tar to nothing in it, say."""
+        """Images that are not among `names`, with the reason: links of a tar to nothing in it, for example."""
 
     def read(self, name: str, *, max_bytes: int) -> bytes | None:
-        """The bytes of any file in there, image or not, cut after `max_bytes` + 1; None where there is no such file."""
+        """The bytes of any file at `root`, image or not, cut after `max_bytes` + 1; None if there is no such file."""
 
     def all_names(self) -> list[str]:
-        """The sorted names of all files, those that are no images too."""
+        """The sorted names of all files, including those that are no images."""
 
 
 @dataclass(frozen=True)
 class FolderFiles:
-    """Images anywhere below a folder, links followed: whoever links to a place outside of it wants its images."""
+    """Images anywhere below a folder; links are followed, also out of the folder, as the user has made them."""
 
     root: Path
     names: tuple[str, ...]
@@ -42,21 +42,21 @@ class FolderFiles:
 
     def read(self, name: str, *, max_bytes: int) -> bytes | None:
         path = self.root / name
-        if not path.is_file():  # a pipe would be waited for, a device read without end
+        if not path.is_file():  # reading a pipe would wait, and a device has no end
             return None
         with path.open("rb") as file:
-            return file.read(min(path.stat().st_size, max_bytes + 1))  # Python takes memory for all it is asked for
+            return file.read(min(path.stat().st_size, max_bytes + 1))  # Python allocates what it is asked for
 
     def all_names(self) -> list[str]:
         return sorted(_find_files(self.root))
 
 
 def open_image_files(root: Path, *, memory_limit_bytes: int) -> ImageFiles:
-    """The image files of a folder, or of a tar that is plain or compressed by gzip, bzip2 or xz; maybe none.
+    """The image files of a folder, or of a tar that is plain or compressed by gzip, bzip2 or xz; there may be none.
 
     Raises:
-        ValueError: `root` is missing or neither; a folder in it cannot be read; the tar is broken, holds a name
-            twice, or needs more memory than the limit, as a compressed one may.
+        ValueError: `root` is missing or neither folder nor tar; a folder in it cannot be read; the tar is broken, has a
+            name twice, or needs more memory than the limit, as a compressed one may.
     """
     if root.is_dir():
         return FolderFiles(root, _image_names(_find_files(root)))
@@ -68,7 +68,7 @@ def open_image_files(root: Path, *, memory_limit_bytes: int) -> ImageFiles:
 
 
 def _find_files(root: Path) -> Iterator[str]:
-    """The names of all that is no folder, broken links and pipes too; a link to a folder above it ends the way."""
+    """The names of everything but folders, including broken links and pipes; links to a parent folder are skipped."""
     folders: list[tuple[str, frozenset[tuple[int, int]]]] = [("", frozenset())]
     while folders:
         folder, above = folders.pop()

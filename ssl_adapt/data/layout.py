@@ -1,4 +1,4 @@
-"""Which images of a folder or tar are for training and which for testing, and the class of each, by name."""
+"""The training and test images of a folder or tar, and the class of each, from the names of its folders."""
 
 import posixpath
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ssl_adapt.data.image_source import ImageFiles
 from ssl_adapt.errors import UserError
 
-Classes = dict[str, str | None]  # name of a file -> its class; None where it lies in no class folder
+Classes = dict[str, str | None]  # name of a file -> its class; None where it is in no class folder
 
 _HELD_OUT = ("test", "val")
 _ANNOTATIONS = "val_annotations.txt"  # Tiny ImageNet's, in val/: a line "file <tab> class <tab> box" an image
@@ -33,8 +33,8 @@ def find_layout(files: ImageFiles, *, held_out: tuple[str, ...] = _HELD_OUT) -> 
 
     Splits are the folder `train/` and the first of `held_out` that exists; folders beside them are not read.
     Without them, all images are for training. The first folder inside is the class; deeper ones belong to it.
-    Images without such a folder have no class. Folders that all images share are passed over, split folders
-    excepted: a single class folder is thus a flat folder of unlabelled images. Tiny ImageNet's own list
+    Images without such a folder have no class. Folders that all images share are ignored, except split
+    folders: so a single class folder counts as a flat folder of unlabelled images. Tiny ImageNet's own list
     `val_annotations.txt` gives the classes of its `val/`.
 
     Raises:
@@ -58,7 +58,7 @@ def find_layout(files: ImageFiles, *, held_out: tuple[str, ...] = _HELD_OUT) -> 
     if present and groups.keys() <= set(_HELD_OUT):
         raise UserError(f"data.root={root} holds {present[0]}/ but no train/: put the training images there")
 
-    # Beside folders that are no splits, and with nothing held out, train/ is a class: of vehicles, say.
+    # Beside folders that are no splits, and with nothing held out, train/ is a class, such as a vehicle.
     if "train" not in groups or not (present or groups.keys() == {"train"}):
         layout = Layout(_classes(root, top, files.names), None)
     else:

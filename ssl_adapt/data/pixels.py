@@ -1,4 +1,4 @@
-"""One picture of any kind -> RGB pixels of the size asked for."""
+"""RGB pixels of a given size from one picture of any kind."""
 
 import io
 import struct
@@ -13,8 +13,8 @@ from torch import Tensor
 
 from ssl_adapt.errors import UserError
 
-# Those of torchvision's IMG_EXTENSIONS, and GIF, which often has the name of another one. All the others that
-# Pillow knows stay closed to a file of whatever name: EPS, which starts ghostscript, above all.
+# Those of torchvision's IMG_EXTENSIONS, and GIF, whose files often have another format's extension. All other formats
+# of Pillow are refused whatever the file's name: above all EPS, for which Pillow starts ghostscript.
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "PPM", "GIF")
 
 
@@ -38,14 +38,14 @@ def decode_pixels(content: bytes, image_px: int) -> Tensor:
 
 @contextmanager
 def without_pillow_warnings() -> Iterator[None]:
-    """Keeps quiet what Pillow has to say on files it reads all the same; to be entered by one thread alone."""
+    """Hides Pillow's warnings about files that it can read; for one thread only."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
 
 
 def _open(content: bytes) -> Image.Image:
-    """What Image.open returns, whose check of the size comes too early: it warns, and does not tell the size."""
+    """The same as Image.open without its check of the size, which warns and does not name the size."""
     Image.init()
     for name in _FORMATS:
         factory, accepts = Image.OPEN[name]
@@ -61,11 +61,11 @@ def rgb_pixels(image: Image.Image, image_px: int) -> Tensor:
     """RGB pixels, uint8 (3, image_px, image_px): shorter side resized (bilinear, antialiased), centre kept.
 
     An RGB picture that already has the size keeps its bytes. Alpha is dropped and EXIF orientation ignored,
-    as timm's and torchvision's image folders do, so that a model sees the same pixels when it is used with
-    them later. Integer grey of more than 8 bits is read as 16 bits, 0..65535 -> 0..255.
+    as in timm's and torchvision's image folders, so that a model sees the same pixels when it is used with
+    these later. Integer grey of more than 8 bits is read as 16 bits, 0..65535 -> 0..255.
 
     Raises:
-        ValueError: a floating-point picture, whose range nothing states.
+        ValueError: a floating-point picture, whose range is unknown.
     """
     # Resamples the central square alone: resizing the whole and cropping after would round the crop's edges
     # to whole pixels, and could need gigabytes for a picture that is long and thin.

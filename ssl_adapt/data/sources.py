@@ -1,4 +1,4 @@
-"""Collections of images by name: scikit-learn's digits, torchvision's downloads, folders and tars."""
+"""Data sets by name: scikit-learn's digits, torchvision's downloads, folders and tars."""
 
 import difflib
 import http.client
@@ -62,16 +62,16 @@ def load_image_splits(
     `digits` needs nothing. `fashion_mnist`, `cifar10` and `cifar100` are read from torchvision's files in
     `root` (default `data/`), which are downloaded if absent. `tiny_imagenet` is read from `root` (default
     `data/tiny-imagenet-200`), `folder` from the `root` that must be given. The `root` of any name may also
-    hold class folders under `train/` and `test/` or `val/`, or be a tar of that; `find_layout` says what
-    else is understood. A set of at most `memory_limit_bytes` of pixels is decoded into memory, a larger one
-    streams.
+    hold class folders under `train/` and `test/` or `val/`, or be a tar of that; see `find_layout` for
+    other layouts. A set of at most `memory_limit_bytes` of pixels is decoded into memory, a larger one batch
+    by batch.
 
-    An image of a folder or tar that cannot be read is an error: here, or for a set that streams when its batch
-    is made. With `on_bad_image="replace"` it is replaced by the next image of its class (of any, without
-    classes) that can be read, in the order of names, after the last of which comes the first; links of a tar
+    An image of a folder or tar that cannot be read is an error: here, or, for a set that is not in memory, when its
+    batch is made. With `on_bad_image="replace"` it is replaced by the next image of its class (of any, without
+    classes) that can be read, in the order of names, starting again after the last; links of a tar
     that lead to no file in it, and names that leave it, are left out. `ImageSet.bad_images` names them all.
 
-    Of the training images `train_images` are kept, drawn once for all seeds (None: all of them).
+    Only `train_images` of the training images are kept, the same for all seeds (None: all of them).
 
     Raises:
         ValueError: the name is unknown, `root` is missing or holds no usable images, a class is in the test
@@ -115,8 +115,8 @@ def _find_collection(
         return _digits(image_px)
     if name in _TORCHVISION:
         own_files = (root or _DOWNLOAD_ROOT) / _TORCHVISION[name][1]
-        # Without a root given, images of other collections may well lie in the default one; a missing tar is
-        # an error, where a missing folder is made and filled.
+        # Without a root given, the default one may have images of other data sets. A missing tar is an error;
+        # a missing folder is created by the download.
         if root is not None and not own_files.exists() and (root.exists() or root.name.endswith(_TAR_ENDINGS)):
             files = open_image_files(root, memory_limit_bytes=memory_limit_bytes)
             if files.names or root.is_file():
@@ -148,7 +148,7 @@ def _files(
         images = FileImages(files, tuple(split), tuple(split.values()), image_px, on_bad_image, dict(left_out))
         return _Labelled(images, torch.tensor([index_of[c] for c in split.values() if c]) if classes else None)
 
-    # What was left out belongs to neither split; the training set tells of it.
+    # What was left out belongs to neither split; the training set's record has it.
     train = labelled(layout.train, files.left_out)
     return _Collection(classes, train, labelled(layout.test, {}) if layout.test else None)
 
@@ -161,7 +161,7 @@ def _digits(image_px: int) -> _Collection:
 
     Source: sklearn.datasets.load_digits, the test part of UCI's "Optical Recognition of Handwritten Digits".
     """
-    from sklearn.datasets import load_digits  # here: it takes a second, and other data sets have no need of it
+    from sklearn.datasets import load_digits  # here, as it takes a second and only this data set needs it
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
@@ -199,7 +199,7 @@ def _torchvision(name: str, root: Path, image_px: int) -> _Collection:
 
 @contextmanager
 def _socket_timeout(seconds: float) -> Iterator[None]:
-    """Lets connections that do not answer fail; torchvision's downloads set no limit of their own."""
+    """Sets a time limit for connections, as torchvision's downloads have none."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

@@ -1,4 +1,4 @@
-"""Image files in a tar that is read in place and never extracted: an index of it that hostile tars cannot misuse."""
+"""Image files in a tar, which is never extracted: an index of it, safe for tars from untrusted sources."""
 
 import bz2
 import gzip
@@ -18,9 +18,9 @@ _DECOMPRESSORS: dict[bytes, Callable[[Path], Any]] = {
     b"\xfd7zXZ": lzma.open,
     b"]\0\0": lzma.open,
 }
-_MAX_LINKS = 40  # one after the other, as Linux allows; more are a loop
+_MAX_LINKS = 40  # in a chain, as Linux allows; a longer chain counts as a loop
 
-# (offset, size) of a file; its bytes where one cannot jump to an offset: in a compressed tar, or a sparse file
+# (offset, size) of a file, or its bytes where there is no offset: in a compressed tar, or for a sparse file
 Place = tuple[int, int] | bytes
 
 
@@ -28,9 +28,9 @@ Place = tuple[int, int] | bytes
 class TarFiles:
     """Images in a tar, read in place.
 
-    timm's ReaderImageInTar does not fit: it labels by the last folder alone, so that `train/` and `val/` of
+    timm's ReaderImageInTar does not fit: it takes the last folder alone as the class, so that `train/` and `val/` of
     one tar become one set (and `WNID/images/` one class), refuses compressed tars, and keeps one open file,
-    whose position threads and forked workers would share. This index opens the file anew for every read.
+    whose position threads and forked workers would share. This index opens the file for every read.
     """
 
     root: Path
@@ -52,7 +52,7 @@ class TarFiles:
 
 
 class TarIndex(NamedTuple):
-    """Where the files of a tar are, by name, and why other members cannot be read, by name; folders in neither."""
+    """The place of each file in a tar, and the reason for each member that cannot be read, by name; no folders."""
 
     members: dict[str, Place]
     left_out: dict[str, str]
@@ -90,9 +90,9 @@ def index_tar(path: Path, *, memory_limit_bytes: int) -> TarIndex:
                 left_out[name] = "it is a device or a pipe, not a file"
     except _RefusedTarError as refusal:
         raise UserError(f"data.root={path} {refusal}") from None
-    # A header can be wrong in more ways than tarfile has errors for: a number out of range, headers in headers.
+    # A bad header can raise more than tarfile's own errors: for a number out of range, or headers in headers.
     except Exception as error:
-        # without what each kind of compression had to say
+        # without the messages of each kind of compression
         reason = " ".join(str(error).partition(":\n")[0].split()) or type(error).__name__
         raise UserError(
             f"data.root={path} is neither a folder nor a tar that can be read ({reason}): "
@@ -104,11 +104,11 @@ def index_tar(path: Path, *, memory_limit_bytes: int) -> TarIndex:
 
 
 class _RefusedTarError(Exception):
-    """The tar can be read and should not be; the text goes on after the tar's path."""
+    """A readable tar is refused; the message is put after the tar's path."""
 
 
 class _Bounded:
-    """A file that ends with a refusal after `limit` bytes.
+    """A file that raises an error after `limit` bytes.
 
     tarfile reads as many bytes at once as a header asks for, and a few KB of gzip can give as many gigabytes.
     """
@@ -144,7 +144,7 @@ def _read_members(path: Path, memory_limit_bytes: int) -> Iterator[tuple[str, ta
     """Name, header and, for a file, place of every member."""
     with path.open("rb") as file:
         head = file.read(tarfile.BLOCKSIZE)
-    # The first file of a plain tar may well be called BZh.
+    # A plain tar begins with a name, which may be BZh.
     found = [opener for magic, opener in _DECOMPRESSORS.items() if head.startswith(magic) and head[257:262] != b"ustar"]
     limit = memory_limit_bytes if found else path.stat().st_size
     kept_bytes = 0
@@ -153,7 +153,7 @@ def _read_members(path: Path, memory_limit_bytes: int) -> Iterator[tuple[str, ta
         tarfile.TarFile(fileobj=cast(IO[bytes], _Bounded(file, limit))) as tar,
     ):
         for member in tar:
-            # Older versions of Python let a negative size lead back to this header, for ever.
+            # In older versions of Python a negative size leads back to this header, in an endless loop.
             if member.size < 0 or tar.offset <= member.offset:
                 raise tarfile.ReadError("a size in it is negative")
             place: Place | None = None
@@ -167,7 +167,7 @@ def _read_members(path: Path, memory_limit_bytes: int) -> Iterator[tuple[str, ta
                 assert content is not None, "a regular file has content"
                 place = content.read()
             yield _inside(member.name), member, place
-        # tarfile takes a header that is cut off or damaged for the end, which in truth is a block of zeros.
+        # tarfile takes a truncated or damaged header for the end, which really is a block of zeros.
         assert tar.fileobj is not None
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):

@@ -15,7 +15,7 @@ from ssl_adapt.processes import gather_rows, sum_all
 
 @dataclass(frozen=True)
 class Accuracy:
-    """How well logits name the classes of images.
+    """The share of images that a classifier gets right.
 
     Attributes:
         top1: fraction in [0, 1] of the images whose class has the largest logit.
@@ -64,8 +64,8 @@ def evaluate_accuracy(
 ) -> Accuracy:
     """Accuracy of the network in evaluation mode on all images, none augmented.
 
-    Images pass as in `extract_features`, which says more: each once, in float32 without autocast and without
-    gradients; the network is left as it was.
+    Images pass as in `extract_features`: each once, in float32 without autocast and without gradients; the network
+    is left unchanged.
 
     Args:
         network: maps (B, 3, H, W) to logits (B, K) in evaluation mode, on ``device``.

@@ -1,4 +1,4 @@
-"""Two numbers that tell whether features have collapsed; neither needs labels."""
+"""Two measures of collapsed features, which need no labels."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""Features of a set of images: those of a network in evaluation mode, and raw pixels as a baseline."""
+"""Features of a set of images: of a network in evaluation mode, or raw pixels as a baseline."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -20,13 +20,13 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 
 
 def process_share(count: int) -> Tensor:
-    """Which of that many images are this process's, int64: each is one process's, shares differ by at most one."""
+    """The indices of this process's images, int64: `count` images are divided evenly, each to one process."""
     return torch.arange(process_index(), count, process_count())
 
 
 @contextmanager
 def evaluation_mode(network: nn.Module) -> Iterator[None]:
-    """All modules in evaluation mode inside the block; after it each has its own training flag again."""
+    """All modules are in evaluation mode inside the block; after it each has its former training flag."""
     training = {module: module.training for module in network.modules()}
     network.eval()
     try:
@@ -51,7 +51,7 @@ def extract_features(
     """Features (N, D) of all images in the set's order, or of those at the indices, float32 on the CPU.
 
     Every image is seen once, not augmented, in float32 without autocast and without gradients. The network is
-    left as it was: parameters, buffers (BatchNorm's statistics rest in evaluation mode) and training flags.
+    left as it was: parameters, buffers (evaluation mode does not change BatchNorm's statistics) and training flags.
 
     Args:
         network: maps (B, 3, H, W) to (B, D) on ``device``. A callable that is no module, such as a bound
@@ -64,7 +64,7 @@ def extract_features(
         device: where the network is.
         workers: processes that decode, where the set is not in memory.
         indices: (N,) int64: only these images, in this order; N may be 0, and the features are (0, D) then.
-        advance: is told after each batch how many images it had.
+        advance: called after each batch with the number of its images.
 
     Raises:
         ValueError: If the set is empty or the network returns anything but (B, D).
@@ -74,11 +74,11 @@ def extract_features(
     order = torch.arange(len(image_set)) if indices is None else indices
     count = len(order)
     if count == 0:
-        order = torch.tensor([0])  # seen only to learn D, which a process without a share of the images needs too
+        order = torch.tensor([0])  # only to find D, for a process without any images
     batches = iterate_batches(image_set, order, batch_size=batch_size, device=device, workers=workers, drop_last=False)
     mode = evaluation_mode(network) if isinstance(network, nn.Module) else nullcontext()
     features = []
-    # no_grad, as inference_mode would leave tensors that refuse to train in what a module caches
+    # no_grad, as tensors that a module caches in inference_mode can't be used in training
     with mode, torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
         for batch in batches:
             output = network(normalise(batch.images, mean, std))
@@ -94,10 +94,10 @@ def extract_features(
 
 
 def raw_pixels(image_set: ImageSet, indices: Tensor | None = None) -> Tensor:
-    """Pixels as features (N, 3 * H * W), float32 in [0, 1] on the CPU: what kNN scores without learning.
+    """Pixels as features (N, 3 * H * W), float32 in [0, 1] on the CPU: a baseline without learning.
 
-    They are those of all images, or of those at the indices, (N,) int64; N may be 0.
+    Of all images, or of those at the indices, (N,) int64; N may be 0.
     """
     order = torch.arange(len(image_set)) if indices is None else indices
-    images = image_set.images(order if len(order) else torch.tensor([0]))  # one image, to learn its size
+    images = image_set.images(order if len(order) else torch.tensor([0]))  # one image, to find its size
     return images[: len(order)].flatten(1).float().div_(255)

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from ssl_adapt.errors import UserError
-from ssl_adapt.evaluation.protocol import KnnProtocol
-from ssl_adapt.evaluation.search import (
+from ssl_adapt.evaluation.neighbour_search import (
     MISSING,
     Neighbours,
     create_index,
@@ -17,6 +16,7 @@ from ssl_adapt.evaluation.search import (
     iterate_over_shards,
     measure_recall,
 )
+from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import gather_objects, gather_rows
 from ssl_adapt.unit_rows import unit_rows
 
@@ -71,29 +71,29 @@ def evaluate_knn(
     has cosine 0 with all.
 
     Args:
-        bank: (N, D) floating-point features on any device and of any finite size; normalised to unit length in here.
-            Their cosines are float32.
+        bank: (N, D) floating-point features on any device and of any finite size; normalised to unit length
+            in this function. Their cosines are float32.
         bank_labels: (N,) integer labels.
         queries: (M, D) features.
         query_labels: (M,) integer labels.
-        protocol: see `KnnProtocol`; its ``layer`` is what the caller has fed, and is only reported.
-        class_count: promises labels in 0..class_count - 1 and lists each of them in ``per_class``.
+        protocol: see `KnnProtocol`; its ``layer`` is only reported: the caller chooses the features.
+        class_count: labels must be in 0..class_count - 1, and each is listed in ``per_class``.
         sharded: bank and queries are this process's share, which may be empty, and the score is that of all shares.
         probes: search only that many of about 4 * sqrt(N) lists of similar features (IVF), and report the recall. A
             query whose lists hold fewer than k features has fewer votes. Making the lists costs as much as the exact
-            search of 10,000 to 15,000 queries. Not for what is ``sharded``, which divides the exact search instead.
-        advance: is told again and again how many more of this process's queries are classified.
+            search of 10,000 to 15,000 queries. Not with ``sharded``, which divides the exact search instead.
+        advance: called repeatedly with how many more of this process's queries are classified.
 
     Raises:
         ValueError: If shapes do not fit together, a set is empty, features are not finite, k exceeds the
-            bank, a label is outside ``class_count``, or ``probes`` is below 1 or meets ``sharded``.
+            bank, a label is outside ``class_count``, or ``probes`` is below 1 or given with ``sharded``.
 
     Distributed:
         Collective only if ``sharded``: all processes call it, and get the same result or the same error. None holds
         more of the bank than its own share, or of the queries than its own and a chunk of the others'.
 
     Source: vote of Wu et al. 2018, section 3.4. Deviation from public code: classes without any vote
-    never fill up the top-5.
+    are never in the top-5.
     """
     if probes is not None and sharded:
         raise UserError(f"probes is {probes} and the bank is sharded; pass probes=None: shards are searched exactly")
@@ -113,7 +113,7 @@ def evaluate_knn(
     bank, queries = (unit_rows(features).float().contiguous() for features in (bank, queries))
     bank_labels, query_labels = (labels.detach().to("cpu", torch.int64) for labels in (bank_labels, query_labels))
 
-    gather, iterate = (gather_rows, iterate_over_shards) if sharded else (_only_own, iterate_neighbours)
+    gather, iterate = (gather_rows, iterate_over_shards) if sharded else (_keep_rows, iterate_neighbours)
     classes = gather(bank_labels.unique()).unique()
     index = create_index(bank, protocol.k, probes)
     neighbours = iterate(index, torch.searchsorted(classes, bank_labels), queries, protocol.k)
@@ -131,7 +131,7 @@ def evaluate_knn(
     )
 
 
-def _only_own(rows: Tensor) -> Tensor:
+def _keep_rows(rows: Tensor) -> Tensor:
     return rows
 
 
@@ -157,7 +157,7 @@ def _find_hits(
 
 
 def _count_votes(neighbours: Neighbours, class_count: int, protocol: KnnProtocol) -> Tensor:
-    """Votes (M, class_count) of the neighbours; -inf: nobody voted."""
+    """Votes (M, class_count) of the neighbours; -inf: no votes."""
     found = neighbours.classes != MISSING
     cosines = neighbours.cosines.double().where(found, 0)
     classes = neighbours.classes.where(found, 0)
@@ -167,7 +167,7 @@ def _count_votes(neighbours: Neighbours, class_count: int, protocol: KnnProtocol
 
     counts = sum_per_class(torch.ones_like(cosines))
     if protocol.temperature is None:
-        # the sum of at most k cosines, squeezed into [0, 1), orders equal counts and never unequal ones
+        # the sum of at most k cosines, mapped into [0, 1), breaks ties between equal counts
         votes = counts + (sum_per_class(cosines) + protocol.k) / (2 * protocol.k + 1)
     else:
         # relative to the nearest neighbour: the same order, and no overflow at any temperature
@@ -176,7 +176,7 @@ def _count_votes(neighbours: Neighbours, class_count: int, protocol: KnnProtocol
 
 
 class _Share(NamedTuple):
-    """What processes tell each other of their shares, so that all refuse them or none does."""
+    """What the processes exchange about their shares, so that all of them raise the same error or none."""
 
     bank: tuple[int, ...]
     queries: tuple[int, ...]

@@ -1,7 +1,7 @@
-"""What is measured of a network again and again during a run: kNN, and signs of collapse.
+"""Evaluations that a run repeats: kNN or accuracy, and measures of collapse.
 
-Over several processes, each sees its share of the images, and all get the evaluation of all of them, the one that a
-single process would get.
+With several processes each evaluates its share of the images, and all get the result for all images, the same as in a
+single process.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ class Evaluation:
 
 
 class Monitor(Protocol):
-    """Evaluates a network again and again on the same images."""
+    """Evaluates a network, repeatedly, on the same images."""
 
     name: ClassVar[str]
 
@@ -47,7 +47,7 @@ class Monitor(Protocol):
         ...
 
     def evaluate_recalibrated(self, network: nn.Module) -> Evaluation:
-        """The same with BatchNorm's statistics measured anew on training images; the network is left as it was.
+        """The same with BatchNorm's statistics recomputed on training images; the network is left as it was.
 
         Distributed:
             Collective, as `evaluate`.
@@ -63,7 +63,7 @@ class Monitor(Protocol):
         ...
 
     def describe(self) -> str:
-        """How the score is made, in words."""
+        """How the score is measured, in words."""
         ...
 
 
@@ -99,7 +99,7 @@ class AccuracyMonitor:
         )
 
     def evaluate_recalibrated(self, network: nn.Module) -> Evaluation:
-        """The evaluation with BatchNorm's statistics measured anew on the bank's images."""
+        """The evaluation with BatchNorm's statistics recomputed on the bank's images."""
         return _evaluate_recalibrated(self, network)
 
     def evaluate_pixels(self) -> KnnResult | None:
@@ -119,7 +119,7 @@ class FeatureMonitor:
     """Evaluates a network's features on fixed sets of images under a fixed protocol.
 
     Attributes:
-        bank: images whose labels vote; without labels, images to watch for collapse.
+        bank: images whose labels vote; without labels, images for the measures of collapse.
         queries: images that are classified, or None: then there is no kNN score.
         protocol: how the neighbours vote.
         mean: per channel, of the network's input.
@@ -127,7 +127,7 @@ class FeatureMonitor:
         batch_size: images at a time.
         device: where the network of this process is.
         workers: processes that decode, where a set is not in memory.
-        sampled_from: how many images there are, of which a trial takes the bank and the queries; None: it takes all.
+        sampled_from: numbers of all images, if a trial takes a sample as bank and queries; None: it takes all.
     """
 
     name: ClassVar[str] = "kNN"
@@ -153,7 +153,7 @@ class FeatureMonitor:
         return Evaluation(knn, feature_std(rows), rank_me(rows))
 
     def evaluate_recalibrated(self, network: nn.Module) -> Evaluation:
-        """The evaluation with BatchNorm's statistics measured anew on the bank's images."""
+        """The evaluation with BatchNorm's statistics recomputed on the bank's images."""
         return _evaluate_recalibrated(self, network)
 
     def evaluate_pixels(self, memory_limit_bytes: int = 2 * 2**30) -> KnnResult | None:
@@ -167,7 +167,7 @@ class FeatureMonitor:
         return self._knn(bank, queries, self.queries)
 
     def describe(self) -> str:
-        """The protocol, and how many images there are on either side."""
+        """The protocol, and the numbers of bank and query images."""
         if self.queries is None:
             return "none: the data has no labels, or no test images"
         [bank, queries], note = _describe_counts([self.bank, self.queries], self.sampled_from)
@@ -202,7 +202,7 @@ class FeatureMonitor:
 
 
 def _describe_counts(sets: Sequence[ImageSet], sampled_from: Sequence[int] | None) -> tuple[list[str], str]:
-    """The number of images in each set, beside that of all where it has a sample, and what to say of samples."""
+    """The number of images in each set, as "A of B" for a sample, and a remark if there is a sample."""
     counts = [len(images) for images in sets]
     wholes = sampled_from or counts
     words = [
@@ -214,7 +214,9 @@ def _describe_counts(sets: Sequence[ImageSet], sampled_from: Sequence[int] | Non
 
 
 def _evaluate_recalibrated(monitor: AccuracyMonitor | FeatureMonitor, network: nn.Module) -> Evaluation:
-    indices = epoch_order(len(monitor.bank), seed=0, epoch=0)[:CALIBRATION_IMAGES]  # the order may be that of classes
+    indices = epoch_order(len(monitor.bank), seed=0, epoch=0)[
+        :CALIBRATION_IMAGES
+    ]  # as the images may be sorted by class
     size = monitor.batch_size
     batches = iterate_batches(
         monitor.bank, indices, batch_size=size, device=monitor.device, workers=monitor.workers,

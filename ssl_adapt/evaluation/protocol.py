@@ -1,4 +1,4 @@
-"""How neighbours vote: what a kNN score depends on beside features and labels."""
+"""The protocol of a kNN score: everything that it depends on beside features and labels."""
 
 import difflib
 from dataclasses import dataclass
@@ -45,7 +45,7 @@ class KnnProtocol:
 
     @classmethod
     def preset(cls, name: str) -> "KnnProtocol":
-        """A protocol in use, by name: simclr_cifar, instdisc, dino or plain; all on backbone features.
+        """A published protocol, by name: simclr_cifar, instdisc, dino or plain; all on backbone features.
 
         Raises:
             ValueError: If there is no preset of that name; the message holds the nearest one.

@@ -1,4 +1,4 @@
-"""BatchNorm's running statistics made anew: what a network that was just changed could score."""
+"""BatchNorm's running statistics, recomputed: for the score of a network that was just changed."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -15,8 +15,8 @@ def recalibrated(network: nn.Module, batches: Iterable[Tensor]) -> Iterator[None
     """Inside the block BatchNorm's statistics are the means over these batches; after it they are as they were.
 
     Args:
-        network: has its training flags again inside the block. Nothing but BatchNorm is in training mode meanwhile.
-        batches: what it takes: (B, 3, H, W), normalised, on its device.
+        network: its training flags are restored inside the block; only BatchNorm is in training mode until then.
+        batches: its inputs (B, 3, H, W), normalised, on its device.
 
     Distributed: every process sees the same batches.
     """

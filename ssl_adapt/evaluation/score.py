@@ -12,18 +12,18 @@ from ssl_adapt.data import ImageSet, load_image_splits
 from ssl_adapt.data_names import DATA_NAMES
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.features import extract_features, raw_pixels
+from ssl_adapt.evaluation.frozen_network import find_network, input_size_px, load_network
 from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
-from ssl_adapt.evaluation.network import find_network, input_size_px, load_network
-from ssl_adapt.evaluation.progress import Advance, Begin, show_nothing
+from ssl_adapt.evaluation.progress_bar import Advance, Begin, show_nothing
 from ssl_adapt.evaluation.protocol import KnnProtocol
 
 PIXEL_LIMIT_BYTES = 2 * 2**30  # raw pixels that would take more, as float32, are not scored
 
 
 class RunDefaults(NamedTuple):
-    """What the recipe of a run says of its evaluation.
+    """The evaluation settings in a run's recipe.
 
-    The bank is the images that it trained on. A supervised run has no protocol.
+    The bank is the images that the run trained on. A supervised run has no protocol.
     """
 
     data: str
@@ -38,7 +38,8 @@ class ScoreSettings:
     """What is scored, on which images, and how.
 
     The attributes are the keys of `ssl-adapt knn`, and `network`, the name for `timm.create_model` of `model`. The
-    search is exact where `probes` is None. `train_images` is the run's: the bank where not all were trained on.
+    search is exact where `probes` is None. `train_images` is the run's: their number, if it trained on a part of all
+    images.
     """
 
     model: str
@@ -68,7 +69,7 @@ class Scores:
     """All scores of one call.
 
     Attributes:
-        settings: what was asked for.
+        settings: of the call.
         image_px: side of the images.
         classes: names of the classes; the labels in the results are indices into them.
         model: the score of the network.
@@ -87,7 +88,7 @@ class Scores:
 def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreSettings:
     """The settings from values by key, as `ssl-adapt knn` takes them, and from the run's recipe.
 
-    `data` other than the run's takes no `root` from it; a `protocol` replaces the run's.
+    With another `data` than the run's, the run's `root` is not used; a `protocol` replaces the run's.
 
     Raises:
         ValueError: there is no such model, no data is named, the protocol or the search is contradictory, or the
@@ -128,7 +129,7 @@ def score_model(settings: ScoreSettings, begin: Begin = show_nothing) -> Scores:
 
     Args:
         settings: what is scored, on which images, and how.
-        begin: is told of each stage, and how far it is.
+        begin: called at each stage; see `progress`.
 
     Raises:
         ValueError: the model or the data can't be used; the message says what to type.
@@ -171,7 +172,7 @@ def score_model(settings: ScoreSettings, begin: Begin = show_nothing) -> Scores:
 
 
 def _create_protocol(given: Mapping[str, Any], run: RunDefaults | None) -> KnnProtocol:
-    """The preset or the run's protocol, with the parts that were given."""
+    """The preset or the run's protocol, with the values that were given."""
     own = run.protocol if run and "protocol" not in given else None
     protocol = own or KnnProtocol.preset(given.get("protocol", "simclr_cifar"))
     changes = {part: given[part] for part in ("k", "temperature", "weighting") if part in given}
@@ -200,7 +201,7 @@ def _find_probes(given: Mapping[str, Any]) -> int | None:
 
 def _create_device(name: str) -> torch.device:
     try:
-        torch.zeros(1, device=name).cpu()  # fails for a name that is none and for hardware that is not there
+        torch.zeros(1, device=name).cpu()  # fails for unknown names and for missing hardware
     except (RuntimeError, AssertionError) as error:
         reason = str(error).splitlines()[0][:100]
         raise UserError(f"device={name} does not work here ({reason}); type device=cpu") from error
@@ -214,7 +215,7 @@ def _load_labelled(settings: ScoreSettings, image_px: int) -> tuple[ImageSet, Im
             settings.data, root=settings.root, image_px=image_px, train_images=settings.train_images
         )
     except ValueError as error:
-        # the loader speaks of the keys of a recipe
+        # the loader's messages name the keys of a recipe
         message = str(error).replace("data.name", "data").replace("data.root", "root")
         raise UserError(message) from error
     where = f"data={settings.data}" + (f" root={settings.root}" if settings.root else "")

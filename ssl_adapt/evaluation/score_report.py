@@ -10,7 +10,7 @@ from rich.table import Table
 
 from ssl_adapt.evaluation.score import Score, Scores
 
-MOST_CLASSES = 20  # that are all shown; of more, the best and the worst
+MOST_CLASSES = 20  # up to which all are shown; of more, only the best and the worst
 EXTREMES = 5
 
 

@@ -1,4 +1,4 @@
-"""A network as a folder: written by `export_timm`, checked and loaded by `load_export`."""
+"""Networks as folders: `export_timm` writes one, `load_export` checks and loads one."""
 
 from ssl_adapt.export.timm import export_timm, load_export
 

@@ -1,4 +1,4 @@
-"""Export folders and architectures that are untrusted, checked before timm reads a weight or takes memory for one."""
+"""Checks of untrusted export folders and architectures, before timm reads weights or allocates memory for them."""
 
 import os
 from collections.abc import Callable, Mapping
@@ -32,7 +32,7 @@ _OTHERS = {torch.int64: ("I64",), torch.int32: ("I32",), torch.uint8: ("U8",), t
 
 
 class _Rule(NamedTuple):
-    """What a value of config.json must be, in words and as a test; null is always allowed."""
+    """The rule for a value of config.json, in words and as a function; null is always allowed."""
 
     expected: str
     holds: Callable[[Any], bool]
@@ -85,12 +85,12 @@ _CFG_RULES = {
 
 
 def check_export(folder: Path) -> None:
-    """Refuse a folder that is no export, or whose weights are not those of the network that it describes.
+    """Raise an error for a folder that is no export, or whose weights do not fit the network that it describes.
 
     Only the header of the weights is read, and the network is built without memory for its weights.
 
     Raises:
-        ValueError: naming what is wrong in the folder, config.json or model.safetensors.
+        ValueError: the message names what is wrong in the folder, config.json or model.safetensors.
     """
     _check_files(folder)
     config = read_json(read_text(folder / CONFIG, CONFIG), CONFIG)
@@ -106,7 +106,7 @@ def check_export(folder: Path) -> None:
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
-    """Refuse a network that is none of timm's, and arguments with which timm reads files or builds without end.
+    """Raise an error for a network that timm does not have, and for arguments that read files or take too much memory.
 
     Raises:
         ValueError: naming the network or the argument.
@@ -130,7 +130,7 @@ def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
 
 
 def build_on_meta(name: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """The network that timm builds, without memory for its weights; random state is not touched.
+    """The network that timm builds, on the meta device, without memory for weights; random state is not changed.
 
     Raises:
         ValueError: it can't be built, or has more than 10,000 modules or 20 G parameters.
@@ -147,7 +147,7 @@ def build_on_meta(name: str, arguments: Mapping[str, Any]) -> nn.Module:
     try:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             network: nn.Module = timm.create_model(name, pretrained=False, **arguments)
-    except Exception as error:  # whatever arguments that do not fit cause in any of timm's networks
+    except Exception as error:  # wrong arguments raise any kind of error in timm's networks
         raise UserError(
             f"this network can't be built: {' '.join(str(error).split()) or type(error).__name__}"
         ) from None
@@ -160,10 +160,10 @@ def build_on_meta(name: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def check_finite(network: nn.Module) -> None:
-    """Refuse weights that are not numbers.
+    """Raise an error for weights that are not finite.
 
     Raises:
-        ValueError: naming the first of them, and their count.
+        ValueError: the message names the first of them, and their count.
     """
     wrong = [name for name, value in network.state_dict().items() if not value.isfinite().all()]
     if wrong:
@@ -200,7 +200,7 @@ def _check_values(values: Any, rules: Mapping[str, _Rule], what: str) -> None:
 
 
 def _check_amount(arguments: Mapping[str, Any]) -> None:
-    """Refuse numbers of cells or channels whose mere listing takes the memory of a machine."""
+    """Raise an error for numbers of cells or channels that would take all memory to build."""
     values = [value for key, value in arguments.items() if key not in ("architecture", "edges")]
     total = 0
     while values:

@@ -15,12 +15,12 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, model_args, model_name
 from ssl_adapt.adaptation.edge import Adaptable
-from ssl_adapt.backbones.network import CellNetwork
+from ssl_adapt.backbones.cell_network import CellNetwork
 from ssl_adapt.errors import UserError
 from ssl_adapt.export.check import CONFIG, REFUSED_ARGUMENTS, WEIGHTS, check_export, check_finite
 from ssl_adapt.json_text import check_plain, one_line
 
-# The keys of timm's pretrained_cfg that describe a checkpoint; where it came from is not among them.
+# The keys of timm's pretrained_cfg that describe a checkpoint, without those of its origin.
 _CFG_KEYS = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation", "pool_size", "fixed_input_size",
              "first_conv", "classifier")  # fmt: skip
 
@@ -28,14 +28,14 @@ _CFG_KEYS = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolatio
 def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str, Any] | None = None) -> Path:
     """Write `config.json` and `model.safetensors`, load them with `load_export`, and return the folder.
 
-    What is written is the network with the classifier that it has (no projector, no auxiliary head), in contiguous
-    float32, with the architecture it has now and the normalisation and size of its input (`model.pretrained_cfg`).
+    The network is written with its classifier (no projector, no auxiliary head), in contiguous float32, with its
+    architecture as it is now, and the normalisation and size of its input (`model.pretrained_cfg`).
     A tensor that modules share is written under each of its names, as timm refuses weights that lack one.
 
     Args:
         model: a network that timm built; adapted ones must be fixed.
         folder: new, empty, or an earlier export, which is then replaced.
-        extra_args: arguments that built a network which does not know its own (a plain timm model).
+        extra_args: the arguments that a plain timm model was created with, as it does not store them.
 
     Raises:
         ValueError: if the network was not built by timm, is still mixed, or can't be built again from what is written,
@@ -79,8 +79,8 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
 def load_export(folder: str | Path, *, pretrained: bool = True, **arguments: Any) -> nn.Module:
     """The network that an export describes, with its weights, as `timm.create_model("local-dir:FOLDER")` gives it.
 
-    The folder may be untrusted: before timm sees it, everything in `config.json` is checked, and the names,
-    shapes and types of the weights against the network, which is built without memory for that. Only JSON and
+    The folder may be untrusted: before timm reads it, everything in `config.json` is checked, and the names, shapes and
+    types of the weights are compared with the network, which is built without memory for that. Only JSON and
     safetensors are read, and only from the folder.
 
     Args:

@@ -1,4 +1,4 @@
-"""What a run trains for: one object an objective, see `base.Objective`. Each is imported when it is first asked for."""
+"""Training objectives, one class each, see `base.Objective`. Each is imported when it is first used."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any

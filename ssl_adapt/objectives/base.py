@@ -1,4 +1,4 @@
-"""The contract of an objective: all that the training loop knows of what a run trains for."""
+"""The interface of an objective, by which the training loop uses it."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,15 +15,15 @@ MakeViews = Callable[[Tensor], list[Tensor]]  # uint8 images (B, 3, H, W) -> the
 
 
 class Network(Protocol):
-    """What an objective trains. All state of a run's objective is in its parameters and buffers.
+    """The network of an objective. Its parameters and buffers are all the state that an objective has.
 
-    Called with images, or with one view, it gives what the loss compares. Everything that gets gradients is used in
-    that call alone, as data-parallel wrappers ask for.
+    Called with the images of one view, it returns what the loss compares. All parameters that get gradients are used in
+    that call only, as data-parallel wrappers require.
 
     Attributes:
-        backbone: what adapts, is evaluated, and is exported.
-        heads: what stands behind it, in order; the first gives the projection, where there is one.
-        teacher_backbones: backbones that follow this one: they get no gradients, see the same theta, and are fixed with
+        backbone: the network that adapts, is evaluated, and is exported.
+        heads: the modules after it, in order; the first gives the projection, where there is one.
+        teacher_backbones: moving averages of the backbone: they get no gradients, share its theta, and are fixed with
             it. Most objectives have none.
     """
 
@@ -33,12 +33,12 @@ class Network(Protocol):
 
 
 class Objective(Protocol):
-    """What a run trains for: a network, the views of a batch, their outputs, and the loss of those.
+    """A training objective: a network, the views of a batch, the outputs for them, and the loss of the outputs.
 
-    An objective is a class of its own, in a file of its own. What this one defines is what most of them do.
+    Each objective is a class in a file of its own. The methods here are the defaults, which fit most of them.
 
     Attributes:
-        judge: what tells how good the backbone is: kNN on its features, or the accuracy of its classifier.
+        judge: how the backbone is evaluated: by kNN on its features, or by the accuracy of its classifier.
         needs_labels: whether a batch must have labels. The backbone then comes with a classifier for them.
         network: see `Network`.
         make_views: from images to their views.
@@ -46,25 +46,25 @@ class Objective(Protocol):
 
     judge: ClassVar[Judge] = "kNN"
     needs_labels: ClassVar[bool] = False
-    network: Any  # a Network and an nn.Module, which Python has no type for
+    network: Any  # a Network and an nn.Module; Python has no type for both
     make_views: MakeViews
 
     def views(self, batch: Batch) -> list[Tensor]:
-        """What the network and the loss take: tensors with a row for each image, on the batch's device.
+        """The inputs of the network and the loss: tensors with a row for each image, on the batch's device.
 
-        Images are normalised and float32. All draws come from torch's CPU generator. As it stands: the views.
+        Images are normalised and float32. All draws come from torch's CPU generator. By default: the views.
         """
         return self.make_views(batch.images)
 
     def forward(self, network: nn.Module, views: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """All that the loss needs, as tensors with a row for each image; what gets no gradient is among them.
+        """All that the loss needs, as tensors with a row for each image, including targets without gradient.
 
-        The loss thus depends on the outputs alone: a batch may be taken in parts whose outputs are put together. As it
-        stands: the network's output for each view.
+        So the loss depends on the outputs alone, and a batch may be taken in parts whose outputs are concatenated. By
+        default: the network's output for each view.
 
         Args:
-            network: the objective's network, or a wrapper of it, whose call computes what has weights.
-            views: what `views` gave, or the same rows of each.
+            network: the objective's network, or a wrapper of it; every layer with weights is used through its call.
+            views: what `views` returned, or the same rows of each.
         """
         return tuple(network(view) for view in views)
 
@@ -77,7 +77,7 @@ class Objective(Protocol):
         ...
 
     def after_step(self, progress: float) -> None:
-        """What follows a step of the weights; nothing, unless an objective says otherwise.
+        """Called after a step of the weights, for a teacher's update, for example; does nothing by default.
 
         Args:
             progress: the share of the run's steps that are done, above 0 and at most 1.
@@ -122,12 +122,12 @@ def create_mlp(*widths: int) -> nn.Sequential:
 
 
 def feature_width(backbone: nn.Module) -> int:
-    """The number of features that a timm model without a classifier gives for an image.
+    """The number of features of an image that a timm model without a classifier returns.
 
     Raises:
         ValueError: the backbone has a classifier.
     """
-    model: Any = backbone  # timm's contract is not in nn.Module
+    model: Any = backbone  # timm's attributes are not in nn.Module
     if model.num_classes:
         raise UserError(f"the backbone has a classifier for {model.num_classes} classes: create it with num_classes=0")
     return int(getattr(model, "head_hidden_size", model.num_features))  # some heads have a layer before the classifier

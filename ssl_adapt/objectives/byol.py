@@ -1,4 +1,4 @@
-"""BYOL: a network predicts what its own slow average, the teacher, says of the other view."""
+"""BYOL: from one view a network predicts the projection of the other view by its moving average, the teacher."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from ssl_adapt.objectives.base import (
 
 
 class ByolNetwork(ProjectedNetwork):
-    """Backbone, projector and predictor, and a teacher that is the average of the first two: images -> predictions."""
+    """Backbone, projector and predictor, and a teacher, the moving average of the first two: images -> predictions."""
 
     def __init__(self, backbone: nn.Module, projector: nn.Module, predictor: nn.Module) -> None:
         super().__init__(backbone, projector)
@@ -33,7 +33,7 @@ class ByolNetwork(ProjectedNetwork):
 
     @property
     def teacher_backbones(self) -> tuple[nn.Module, ...]:  # type: ignore[override]
-        """That of the teacher."""
+        """The teacher's backbone."""
         return (self.teacher.backbone,)
 
     def forward(self, images: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ class ByolNetwork(ProjectedNetwork):
 
 
 class Byol(Objective):
-    """The prediction of each view and the teacher's projection of the other one point the same way.
+    """Maximises the cosine between the prediction of each view and the teacher's projection of the other.
 
     Args:
         backbone: a timm model without a classifier.

@@ -1,4 +1,4 @@
-"""The NT-Xent loss, by blocks of similarities: its memory grows with the batch and not with the batch's square."""
+"""The NT-Xent loss, in blocks of similarities: its memory grows with the batch, not with the square of the batch."""
 
 from collections.abc import Iterator
 from typing import Any, cast
@@ -18,7 +18,7 @@ def nt_xent(proj_a: Tensor, proj_b: Tensor, *, temperature: float) -> Tensor:
     """NT-Xent loss, a scalar: the mean over the 2B projections of -log p(the other view of the same image).
 
     For row i with positive j the softmax runs over the 2B - 1 other rows of both views. It is computed as
-    ``log(1 + Zneg / Epos)`` with the negatives summed apart from the positive. The gradient of the positive
+    ``log(1 + Zneg / Epos)`` with the negatives summed separately from the positive. The gradient of the positive
     is then ``Zneg / (Zneg + Epos)`` and never ``1 - p``, which in float32 has no correct digit left once
     p is within 1e-7 of 1: close pairs at a small temperature.
 
@@ -27,14 +27,14 @@ def nt_xent(proj_a: Tensor, proj_b: Tensor, *, temperature: float) -> Tensor:
     to 256 images in one process; elsewhere asking for it is an error.
 
     Args:
-        proj_a: (B, D) projections of the first views, of any finite size (normalised to unit length in here). One of
-            zeros has cosine 0 with all, and gets no gradient.
+        proj_a: (B, D) projections of the first views, of any finite size (normalised to unit length in this
+            function). One of zeros has cosine 0 with all, and gets no gradient.
         proj_b: (B, D) projections of the second views; row i belongs to row i of ``proj_a``.
         temperature: positive divisor of the cosine similarities; 0.5 in SimCLR on CIFAR-10.
 
     Returns:
-        Scalar in float32, or in float64 for float64 projections. Half precision and autocast are left at
-        the entrance: their three digits do not survive the division by the temperature.
+        Scalar in float32, or in float64 for float64 projections. Half precision is
+        converted to float32 and autocast turned off: three digits are too few for the division by the temperature.
 
     Raises:
         ValueError: If the shapes differ or are not (B, D), B < 2, or the temperature is not positive.

@@ -16,7 +16,7 @@ from ssl_adapt.objectives.base import Judge, MakeViews, Objective, outside_autoc
 
 
 class ClassifierNetwork(nn.Module):
-    """A backbone with its own classifier; there is nothing behind it. See `Network`."""
+    """A backbone with its own classifier and no further heads. See `Network`."""
 
     heads: tuple[nn.Module, ...] = ()
     teacher_backbones: tuple[nn.Module, ...] = ()
@@ -26,7 +26,7 @@ class ClassifierNetwork(nn.Module):
         self.backbone = backbone
 
     def forward(self, images: Tensor) -> Any:
-        """Images (B, 3, H, W) -> logits (B, classes), in training perhaps a pair with an auxiliary head's."""
+        """Images (B, 3, H, W) -> logits (B, classes), with an auxiliary head in training a pair."""
         return self.backbone(images)
 
 

@@ -1,15 +1,15 @@
-"""Recipes: one flat YAML file an experiment, read strictly into frozen models.
+"""Recipes: one flat YAML file for each experiment, read strictly into frozen models.
 
-The schema is the one place where a key has its type, its range and its meaning; the help and the errors are
-read off it. Only the commands and the training loop read a recipe: everything below takes plain arguments.
+The schema alone defines the type, the range and the meaning of a key; help and errors are made from it. Only the
+commands and the training loop read a recipe: everything below takes plain arguments.
 """
 
 from ssl_adapt.recipe.adapt import AdaptSection
 from ssl_adapt.recipe.help import describe_recipes
 from ssl_adapt.recipe.load import available_recipes, load_recipe, recipe_text, save_recipe
-from ssl_adapt.recipe.objective import ObjectiveSection, SimclrSection, SupervisedSection
+from ssl_adapt.recipe.objective_sections import ObjectiveSection, SimclrSection, SupervisedSection
 from ssl_adapt.recipe.schema import DataSection, KnnSection, ModelSection, Recipe, RunSection, TrainSection
-from ssl_adapt.recipe.views import PaddedCropSection, ResizedCropSection, ViewSection
+from ssl_adapt.recipe.view_sections import PaddedCropSection, ResizedCropSection, ViewSection
 
 __all__ = [
     "AdaptSection",

@@ -1,4 +1,4 @@
-"""The keys that say how the architecture adapts."""
+"""The recipe's keys of adaptation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class AdaptSection(Section):
     """How the architecture is adapted while the weights train."""
 
     sharing: Literal["full", "cell"] = Field(
-        description="full: each edge has its own theta; cell: edges at the same place of like cells share one"
+        description="full: each edge has its own theta; cell: edges at the same place of cells of one type share theirs"
     )
     epochs: Length = Field(description="length of the architecture stage; 0.5 is half an epoch; assumed")
     theta_lr: Positive = Field(description="learning rate of theta's Adam; assumed")
@@ -48,23 +48,24 @@ class AdaptSection(Section):
         default=0.0, description="theta_id of none edges at the start; the original network starts with 0"
     )
     on_dead: Literal["error", "warn", "allow"] = Field(
-        default="warn", description="what to do at the fix about a node that only none edges enter"
+        default="warn",
+        description="what to do at the fix about a node that gets no input, as only none edges lead to it",
     )
     choices: EdgeChoices | None = Field(
         default=None,
-        description="what the fix makes of each edge, whatever theta says, others staying as they are: a control; "
+        description="choice for each edge by name instead of theta's, edges that are not named stay: for controls; "
         "only with adapt.sharing=full; null: theta chooses",
     )
     edges: Text | None = Field(
         default=None,
-        description="which modules of a timm model that declares no edges are edges, such as blocks.*; "
+        description="modules that become edges of a timm model that declares none, such as blocks.*; "
         "null: the usual ones of its family; only for such models",
     )
 
     @model_validator(mode="after")
     def _choices_need_full(self) -> AdaptSection:
         if self.choices is not None and self.sharing != "full":
-            raise UserError("adapt.choices are those of single edges: set adapt.sharing=full")
+            raise UserError("adapt.choices names single edges: set adapt.sharing=full")
         return self
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""The text of --help, read off the recipes and the models of the keys."""
+"""The text of --help, made from the recipes and the models of the keys."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_LABEL_WIDTH = 30
 
 
 def describe_recipes(usage: str) -> str:
-    """The text of --help for what takes a recipe: usage, the recipes, and every key of the schema."""
+    """The text of --help of a command that takes a recipe: usage, the recipes, and every key of the schema."""
     return describe_options(f"{usage}\nRecipes\n{list_recipes()}", Recipe, without_default="set by the recipe")
 
 

@@ -1,4 +1,4 @@
-"""The dotted keys of a recipe, or of a command, for the help and for errors that name the nearest right one."""
+"""The dotted keys of a recipe or a command, for the help and for errors that name the most similar key."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def _keys_of(model: type[BaseModel]) -> dict[str, Key]:
 
 
 def find_key(name: str, model: type[BaseModel] = Recipe) -> Key | None:
-    """The key of that name, the open key (model.args) where it is one of the names below that, or None."""
+    """The key of that name, or the open key (model.args) for a name below it, or None."""
     keys = schema_keys(model)
     if name in keys:
         return keys[name]
@@ -101,7 +101,7 @@ def _walk(model: type[BaseModel], prefix: str) -> Iterator[Key]:
 
 
 def _merge(variants: dict[str, list[Key]]) -> Iterator[Key]:
-    """The keys of sections that stand in one place, told apart by `name`; each says of which sections it is."""
+    """The keys of the sections that `name` chooses from; the description of each names its sections."""
     merged: dict[str, dict[str, Key]] = {}
     for tag, keys in variants.items():
         for key in keys:
@@ -120,7 +120,7 @@ def _merge(variants: dict[str, list[Key]]) -> Iterator[Key]:
 
 
 def section_tag(section: type[BaseModel]) -> str:
-    """What `name` says of a section that stands in one place with others."""
+    """The value of `name` that chooses this section."""
     return str(get_args(get_type_hints(section)["name"])[0])
 
 
@@ -134,7 +134,7 @@ def _default(name: str, field: FieldInfo) -> str | None:
 
 
 def _sections(hint: Any) -> list[type[BaseModel]]:
-    """The sections that may stand where the hint does, in tuples too."""
+    """The sections that the type hint allows, in tuples too."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return [hint]
     inner = get_args(hint)[:1] if get_origin(hint) is Annotated else get_args(hint)

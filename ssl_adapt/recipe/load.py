@@ -1,4 +1,4 @@
-"""From `recipe=NAME key=value ...` to a Recipe, and from a Recipe to a file that gives it again."""
+"""Loads a Recipe from `recipe=NAME key=value ...`, and saves one as a file that can be loaded."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssl_adapt.recipe.schema import Recipe
 from ssl_adapt.recipe.yaml_text import dump_yaml, parse_yaml
 
 MAX_BYTES = 2**20  # of a recipe's file
-FIRST = ("debug", "quickstart")  # of the recipes, wherever they are listed
+FIRST = ("debug", "quickstart")  # in every list of recipes
 
 
 def available_recipes() -> dict[str, Path]:
@@ -32,7 +32,7 @@ def load_recipe(source: str | Sequence[str], values: Mapping[str, Any] | None = 
     """The recipe of that name or file, or the one that `recipe=NAME_OR_PATH key=value ...` describes.
 
     The values replace those of the file before the whole is checked; on the command line they are YAML. Numbers, text
-    and true / false are never converted into one another, except that an integer will do for a number. No file is
+    and true / false are never converted into one another, except that an integer is accepted as a number. No file is
     created or changed.
 
     Args:

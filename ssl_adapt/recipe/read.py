@@ -1,7 +1,7 @@
-"""From `key=value ...` to a frozen model: the one reader of recipes and of the options of every command.
+"""Reads `key=value ...` into a frozen model: for recipes and for the options of every command.
 
-Written here, as cyclopts, tyro and jsonargparse take `--key value`: the command line is `key=value` in YAML, the text
-that a recipe's file holds, checked by the same strict model, and what is wrong in either is said in the same sentences.
+Written here because cyclopts, tyro and jsonargparse read `--key value`. Here the values on the command line are YAML,
+as in a recipe's file; both are checked by the same strict model and give the same error messages.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_options(model: type[Model], arguments: Sequence[str]) -> Model:
-    """The options that `key=value ...` describes, values in YAML, as those of a recipe.
+    """The options that `key=value ...` describes; the values are YAML, as in a recipe.
 
     Raises:
         ValueError: an argument is wrong or missing; a line for each problem says what to type.
@@ -49,7 +49,7 @@ def split_arguments(
     Args:
         model: whose keys they are.
         arguments: of the command line.
-        also: further keys.
+        also: further keys that are allowed.
         to_type: what an argument without '=' should have been.
     """
     texts: dict[str, str] = {}
@@ -111,7 +111,7 @@ def _sentence(model: type[BaseModel], details: ErrorDetails, values: dict[str, A
     """One problem that pydantic found, as a sentence; a rule between keys may give several, a line each."""
     location, value = _locate(details["loc"], values)
     name = ".".join(location)
-    if details["type"].startswith("union_tag"):  # which of several sections it is
+    if details["type"].startswith("union_tag"):  # the name that chooses a section is wrong
         name = f"{name}.name"
         given, value = value, value.get("name") if isinstance(value, dict) else value
         if isinstance(given, dict) and "name" not in given:
@@ -132,9 +132,9 @@ def _sentence(model: type[BaseModel], details: ErrorDetails, values: dict[str, A
 
 
 def _locate(place: Sequence[int | str], values: dict[str, Any]) -> tuple[list[str], Any]:
-    """The parts of a key's name, and the value there, from pydantic's way to it.
+    """The parts of a key's name, and the value there, from pydantic's path to it.
 
-    On that way also stand the numbers of list items, and the names of sections where several may stand.
+    That path also has the numbers of list items, and the names of chosen sections.
     """
     parts: list[str] = []
     value: Any = values
@@ -159,7 +159,7 @@ def _missing(name: str, model: type[BaseModel], source: str | None) -> str:
 
 
 def _foreign_key(name: str, values: dict[str, Any]) -> str:
-    """The key is one of another section than the one that stands there."""
+    """The error message for a key that another section has than the chosen one."""
     place = name.rpartition(".")[0]
     _, section = _locate(place.split("."), values)
     own = f"{place}.name={section['name']}" if isinstance(section, dict) else f"the {place} given"
@@ -167,7 +167,7 @@ def _foreign_key(name: str, values: dict[str, Any]) -> str:
 
 
 def unknown_key(name: str, model: type[BaseModel] = Recipe) -> str:
-    """The sentence that there is no such key, with the most similar ones."""
+    """The error message for an unknown key, with the most similar ones."""
     keys = [key.name for key in schema_keys(model).values() if not key.is_section]
     return (
         f"unknown key {shown(name)}{did_you_mean(name.lstrip('-')[:_MAX_COMPARED], keys) or '; --help lists the keys'}"

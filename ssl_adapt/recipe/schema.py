@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 from ssl_adapt.data_names import DataName
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.adapt import AdaptSection
-from ssl_adapt.recipe.objective import ObjectiveSection, SupervisedSection
+from ssl_adapt.recipe.objective_sections import ObjectiveSection, SupervisedSection
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import (
     BatchSize,
@@ -29,7 +29,7 @@ from ssl_adapt.recipe.values import (
     Text,
     Trackers,
 )
-from ssl_adapt.recipe.views import ViewSections
+from ssl_adapt.recipe.view_sections import ViewSections
 
 
 class RunSection(Section):
@@ -38,7 +38,7 @@ class RunSection(Section):
     dir: Text | None = Field(default=None, description="folder of the run; null means runs/NAME")
     resume: Literal["never", "auto", "extend"] = Field(
         default="never",
-        description="auto goes on from the last checkpoint in run.dir, or starts if there is none; "
+        description="auto continues from the last checkpoint in run.dir, or starts if there is none; "
         "extend does so with a larger train.epochs",
     )
     stop_after_epochs: Count | None = Field(
@@ -48,9 +48,10 @@ class RunSection(Section):
     checkpoint_every_steps: Count | None = Field(
         default=None, description="save one every so many steps too, for epochs that take hours"
     )
-    keep_checkpoints: Count = Field(default=2, description="checkpoints that are kept, should the newest be damaged")
+    keep_checkpoints: Count = Field(default=2, description="checkpoints that are kept, in case the newest is damaged")
     accuracy_every_epochs: CountOrZero = Field(
-        default=1, description="supervised: accuracy on the test images every so many epochs; 0: only at landmarks"
+        default=1,
+        description="supervised: test accuracy every so many epochs; 0: only around the fix and at the end",
     )
     log_every_steps: CountOrZero = Field(
         default=50, description="log loss, learning rate and gradient norm every so many steps; 0: only epochs"
@@ -75,7 +76,7 @@ class DataSection(Section):
     )
     on_bad_image: Literal["error", "replace"] = Field(
         default="error",
-        description="an image that can't be read ends the run, or the next one of its class is taken, and told",
+        description="error: an image that can't be read ends the run; replace: the next one of its class replaces it",
     )
     mean: ChannelMean = Field(description="subtracted from red, green, blue in [0, 1]")
     std: ChannelStd = Field(description="divides red, green, blue after data.mean is subtracted")
@@ -102,7 +103,7 @@ class TrainSection(Section):
     epochs: Count = Field(description="length of the run: architecture stage, annealing and network stage")
     max_steps: Count | None = Field(
         default=None,
-        description="ends the run after that many steps, the stages shrunk in proportion, "
+        description="ends the run after that many steps, with the stages shortened in proportion, "
         "so that any recipe can be tried in seconds",
     )
     optimizer: Literal["adam", "adamw", "sgd", "lars", "lamb"] = Field(
@@ -138,13 +139,13 @@ class TrainSection(Section):
     accumulate: Count = Field(
         default=1,
         description="parts in which each process takes its images, for batches that do not fit into memory; "
-        "BatchNorm sees a part at a time",
+        "BatchNorm's statistics are those of one part",
     )
     sync_batchnorm: bool = Field(
         default=True, description="with several processes: BatchNorm over the images of all of them, or of each"
     )
     on_nonfinite: Literal["stop", "skip"] = Field(
-        default="stop", description="what to do without the batch whose loss or gradient is not finite"
+        default="stop", description="at a loss or gradient that is not finite: stop the run, or skip the batch"
     )
     precision: Literal["auto", "float32", "bfloat16"] = Field(
         default="auto", description="auto: bfloat16 autocast on a GPU, float32 on a CPU"
@@ -186,10 +187,10 @@ class KnnSection(Section):
 
 
 class Recipe(Section):
-    """One experiment, complete: the run follows from it and the data alone."""
+    """One complete experiment: with the data, it determines the run."""
 
     name: FolderName = Field(description="name of the experiment and of its folder under runs/")
-    seed: Seed = Field(description="seed of weights, order of images and views")
+    seed: Seed = Field(description="seed of the weights, of the order of images and of the views")
     run: RunSection = Field(
         default=RunSection(), description="where the run is kept and how it is watched; may be absent"
     )
@@ -205,7 +206,7 @@ class Recipe(Section):
     )
     knn: KnnSection | None = Field(
         default=None,
-        description="evaluation by nearest neighbours; of all objectives but supervised, which accuracy judges",
+        description="evaluation by nearest neighbours; not for supervised, which is evaluated by accuracy",
     )
 
     @property

@@ -1,4 +1,4 @@
-"""What all sections of a recipe, and the options of all commands, have in common."""
+"""The base class of the sections of a recipe and of the options of commands."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The kinds of values that a recipe holds, each with its range and the words for what is expected."""
+"""The types of values in a recipe, each with its range and its description for help and errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML as recipes use it: numbers as everybody writes them, no tags, no aliases, no repeated keys."""
+"""YAML as recipes use it: 1e-3 is a number, and tags, aliases and repeated keys are errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _RESOLVERS = (
 
 
 def _refusal(problem: str, place: Any) -> yaml.MarkedYAMLError:
-    """The error that names what a recipe may not hold, at the place of a node or an event."""
+    """The error for something that recipes may not contain, with its line and column."""
     return yaml.MarkedYAMLError(problem=problem, problem_mark=place.start_mark)
 
 
@@ -37,7 +37,7 @@ class _RecipeLoader(yaml.SafeLoader):
     depth = 0
 
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
-        """The next node; a recipe says everything in place, so aliases and explicit tags are refused."""
+        """The next node; aliases and explicit tags are refused, so that each value can be read where it is."""
         event = self.peek_event()
         if isinstance(event, yaml.AliasEvent):
             raise _refusal("aliases are not used in recipes", event)

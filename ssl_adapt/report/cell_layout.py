@@ -1,8 +1,8 @@
-"""Where the nodes, arrows and labels of a cell go, in inches; y is 0 on the row of inner nodes.
+"""The layout of a cell: positions of its nodes, arrows and labels, in inches; y is 0 on the row of inner nodes.
 
-Inputs stand in the first column, one above the other, and every other node has a column of its own. An edge to the
-next column runs straight; any other takes a lane, a level line above or below the row that no other edge has between
-the same columns. A label sits between two columns on its own edge, so that no two labels can meet.
+Inputs are in the first column, one above the other, and every other node has a column of its own. An edge to the next
+column is straight; any other takes a lane, a horizontal line above or below the row that no other edge has between the
+same columns. A label is between two columns on its own edge, so that labels do not overlap.
 """
 
 from collections.abc import Mapping, Sequence
@@ -55,7 +55,7 @@ class CellLayout:
 
 @dataclass(frozen=True)
 class _Route:
-    """An edge's way: the columns it joins, and its lane: 0 is straight, 1, 2, ... are above, -1, -2, ... below."""
+    """The route of an edge: the columns it joins, and its lane: 0 is straight, 1, 2, ... above, -1, -2, ... below."""
 
     spec: EdgeSpec
     start: int

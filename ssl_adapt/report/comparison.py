@@ -1,4 +1,4 @@
-"""Two architectures of like cells side by side: before and after, what differs in red (the paper's Figures 2-4)."""
+"""Drawings of two architectures with the same edges, before and after, differences in red (the paper's Figures 2-4)."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,12 +17,14 @@ def draw_comparison(before: nn.Module, after: nn.Module, paths: Sequence[Path], 
     """Draw the distinct cells of both networks into each of the files; the number of edges that differ.
 
     Raises:
-        ValueError: if they have not the same edges, or one of `after` computes what is neither none, nor the identity,
-            nor what `before` has there.
+        ValueError: if their edges are not the same, or an edge of `after` is neither none, nor the identity, nor
+            what `before` has there.
     """
-    old, new = as_they_are(before), as_they_are(after)
+    old, new = current_edges(before), current_edges(after)
     if missing := {spec.name for spec in old} ^ {spec.name for spec in new}:
-        raise UserError(f"the two networks have not the same edges ({min(missing)!r} is in one alone): name two alike")
+        raise UserError(
+            f"the networks must have the same edges, and only one has {min(missing)!r}: name two with the same cells"
+        )
     now = {spec.name: spec for spec in new}
     choices: dict[str, Choice] = {}
     for spec in old:
@@ -42,19 +44,19 @@ def draw_comparison(before: nn.Module, after: nn.Module, paths: Sequence[Path], 
     return len(choices)
 
 
-def as_they_are(model: nn.Module) -> tuple[EdgeSpec, ...]:
-    """The edges of a plain or fixed network, with what each computes now for what it computed at first."""
+def current_edges(model: nn.Module) -> tuple[EdgeSpec, ...]:
+    """The edges of a plain or fixed network, with the operation that each computes now."""
     choices = Architecture.of(model).edges
     return tuple(
         spec
         if choices[spec.name] == "original"
         else replace(spec, kind=cast(Kind, choices[spec.name]), operation=choices[spec.name])
-        for spec in map(_in_plain_words, edge_specs(model))
+        for spec in map(_name_identity, edge_specs(model))
     )
 
 
-def _in_plain_words(spec: EdgeSpec) -> EdgeSpec:
-    """The identity of a genotype is called skip_connect there, whatever it is where the shape changes."""
+def _name_identity(spec: EdgeSpec) -> EdgeSpec:
+    """The edge with a genotype's skip_connect named identity, also where it changes the shape."""
     return replace(spec, kind="identity", operation="identity") if spec.operation == "skip_connect" else spec
 
 

@@ -37,7 +37,7 @@ LEGEND = "black: an operation; blue: the identity; dotted: none, which computes 
 def draw_architecture(
     specs: Sequence[EdgeSpec], architecture: Architecture | None, path: str | Path, *, title: str = ""
 ) -> Path:
-    """Draw the cells of a network as `architecture` has them (None: as they were); see `draw_cells`."""
+    """Draw the cells of a network with an architecture (None: the original one); see `draw_cells`."""
     return draw_cells(specs, architecture.edges if architecture else {}, path, title=title)
 
 
@@ -46,7 +46,7 @@ def draw_cells(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice], path: s
 
     Args:
         specs: the edges in forward order.
-        choices: what each of them became, by name; "original" where it is missing.
+        choices: the choice of each of them, by name; "original" where it is missing.
         path: ends in .svg, .png or .pdf.
         title: above the drawing.
 
@@ -82,14 +82,14 @@ def draw_cells(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice], path: s
     for layout, caption, (x, y) in zip(layouts, captions, corners, strict=True):
         _draw_cell(axis, layout, choices, x, y - layout.bottom)
         _write_caption(axis, caption, x, y + layout.top - layout.bottom)
-    # text stays text, and the same drawing is the same file
+    # keeps text as text, and makes the file reproducible
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "cells"}):
         figure.savefig(path, dpi=150, metadata={"Date": None} if path.suffix == ".svg" else None)
     return path
 
 
 def change_label(spec: EdgeSpec, choice: Choice) -> str:
-    """What an edge computes, in words; of a changed one also what it computed before."""
+    """What an edge computes, in words; for a changed edge also what it computed before."""
     return f"{spec.operation} → {choice}" if is_changed(spec, choice) else spec.operation
 
 

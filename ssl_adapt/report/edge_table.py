@@ -26,13 +26,13 @@ class EdgeRow:
     Attributes:
         name: path of the submodule.
         kind: what the plain network has there.
-        original: what the plain network computes there, in words.
+        original: the plain network's operation, in words.
         operation: what is there now: `original`, "identity" or "none".
         choice: the same as the architecture has it.
-        in_shape: of one image, without the batch; None where the network never reads the edge.
+        in_shape: for one image, without the batch; None if nothing reads the edge.
         out_shape: the same.
         parameters: scalars.
-        macs: multiply-adds for one image; 0 where nothing reads what the edge gives.
+        macs: multiply-adds for one image; 0 if nothing reads the edge's output.
         full_group: the group of edges that it shares theta with under sharing="full": itself.
         cell_group: the group under sharing="cell".
     """
@@ -81,7 +81,7 @@ class NetworkTable:
 
 
 def describe_network(model: nn.Module, image_px: int) -> NetworkTable:
-    """The table of a plain or fixed network for square RGB images; nothing is computed, so it is quick.
+    """The table of a plain or fixed network for square RGB images; shapes only are computed, so it is fast.
 
     Raises:
         ValueError: if the network declares no edges, is mixed, or can't take images of that size.
@@ -139,7 +139,7 @@ def print_network(network: NetworkTable, console: Console) -> None:
 
 
 class _Read(nn.Module):
-    """The none operation for a node that would skip it, so that its shapes are seen."""
+    """A none operation that is called even where its node would skip it, to find its shapes."""
 
     def __init__(self, zero: nn.Module) -> None:
         super().__init__()
@@ -150,7 +150,7 @@ class _Read(nn.Module):
 
 
 def _flows(network: nn.Module, specs: Sequence[EdgeSpec], image: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """What enters and what leaves each edge that is computed, by name, on the meta device."""
+    """Input and output of each edge that is computed, by name, on the meta device."""
     flows: dict[str, tuple[Tensor, Tensor]] = {}
     hooks = [
         network.get_submodule(spec.name).register_forward_hook(

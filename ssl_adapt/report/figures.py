@@ -10,10 +10,10 @@ from ssl_adapt.report.theta_plot import draw_theta
 
 
 def draw_report(given: Mapping[str, Any]) -> list[str]:
-    """Draw what was asked for, by the keys of `ssl-adapt report`; a line for each figure.
+    """Draw the figures that the keys of `ssl-adapt report` name; returns a line for each.
 
     Raises:
-        ValueError: a network or run is not there.
+        ValueError: a network or run does not exist.
     """
     lines = []
     if "drawing" in given:

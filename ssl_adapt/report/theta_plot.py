@@ -1,4 +1,4 @@
-"""Theta over time: how each edge came to its choice."""
+"""Plots of theta over the steps of a run."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ OTHERS = {"none": ("#4f73a6", "a none edge that stayed none"), "": ("#b6bec8", "
 def draw_theta(run: Path, paths: Sequence[Path]) -> int:
     """Plot theta of every edge over the steps of a run into each of the files; the number of points in time.
 
-    Edges that changed at the fix are red, and its moment is marked, as is the threshold that none edges had to pass.
+    Edges that changed at the fix are red, and its step is marked, as is the threshold of none edges.
     theta_none is left out, as it has no gradient.
 
     Raises:
@@ -54,7 +54,7 @@ def draw_theta(run: Path, paths: Sequence[Path]) -> int:
         if fix:
             axis.axvline(fix["step"], color="black", linewidth=0.8, linestyle=":", label="the fix")
         if name == "theta_id" and has_threshold:
-            label = "what none edges must pass"
+            label = "threshold of none edges"
             axis.axhline(recipe.adapt.none_threshold, color="black", linewidth=0.8, linestyle="--", label=label)
         axis.set(xlabel="step", ylabel=name)
         axis.spines[["top", "right"]].set_visible(False)

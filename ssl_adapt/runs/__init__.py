@@ -1,1 +1,1 @@
-"""What a run leaves, how it is found again, and many runs: folder, checkpoints, lock, log, stop signal, grid."""
+"""The folder of a run with its checkpoints, lock and log, the stop signal, and grids of runs."""

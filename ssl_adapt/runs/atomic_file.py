@@ -1,4 +1,4 @@
-"""Small files that are whole after any kill: the old text or the new one, never a part."""
+"""Writes small files so that after a kill they hold the old text or the new one, never a part."""
 
 import errno
 import os
@@ -9,10 +9,10 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` in UTF-8 so that, whatever happens, `path` holds what it held before, or all of it.
 
     Raises:
-        OSError: if the disk is full, say; the old text is still there then.
+        OSError: if the disk is full, for example; the old text is then unchanged.
     """
     partial = path.with_name(f".partial-{path.name}")
-    partial.unlink(missing_ok=True)  # left by a kill; a link put there by somebody else is not followed either
+    partial.unlink(missing_ok=True)  # left by a kill; also keeps a link from being followed
     try:
         with partial.open("x", encoding="utf-8", newline="") as file:
             file.write(text)
@@ -26,7 +26,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Make the names in a folder last through a power cut, as `fsync` does for what is in a file."""
+    """Make the file names in a folder survive a power failure, as `fsync` does for the content of a file."""
     if os.name == "nt":  # folders can't be opened there
         return
     descriptor = os.open(path, os.O_RDONLY)

@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped, whole after any kill, checked when read."""
+"""Checkpoints of a run: written so that a kill leaves none incomplete, checked when read."""
 
 import hashlib
 import json
@@ -21,16 +21,16 @@ MANIFEST = "manifest.json"
 MAX_MANIFEST_BYTES = 64 * 2**10
 PARTIAL = ".partial-"
 _FOLDER = re.compile(r"step_([0-9]{9,})(\.old)?")
-_FILE = re.compile(r"\w[\w.-]*", re.ASCII)  # no separator, and nothing that leads out of the folder
+_FILE = re.compile(r"\w[\w.-]*", re.ASCII)  # no separator and no .., so nothing outside of the folder
 
 
 class Checkpoint(NamedTuple):
-    """What a run goes on from.
+    """The state that a run resumes from.
 
     Attributes:
         step: steps done.
         state: what `Checkpoints.save` was given, on the CPU.
-        damaged: newer checkpoints that were passed over, each with the reason.
+        damaged: newer checkpoints that were skipped, each with the reason.
     """
 
     step: int
@@ -42,13 +42,13 @@ class Checkpoints:
     """The last checkpoints of a run, newest last, each a folder with its content and a manifest of checksums.
 
     A checkpoint is written beside the others and renamed when all of it is on the disk. One of the same step is
-    first renamed to `step_N.old`, which counts as a checkpoint until the new one is in its place. So at any moment
-    the newest whole folder is what was saved last, or before.
+    first renamed to `step_N.old`, which counts as a checkpoint until the new one has its name. So the newest
+    undamaged folder is always the one that was saved last, or the one before.
 
     Args:
         path: their folder; it is created by the first `save`.
         keep: how many are kept, at least 1.
-        other: how to begin elsewhere, for errors about what can't be used.
+        other: what to do instead, for errors about checkpoints that can't be used.
     """
 
     def __init__(self, path: Path, *, keep: int, other: str = "start in another run.dir") -> None:
@@ -72,8 +72,8 @@ class Checkpoints:
             state: tensors, numbers, text, and containers of them.
 
         Raises:
-            OSError: if the disk is full, say; the earlier checkpoints are untouched then.
-            ValueError: if `state` holds what could not be loaded again; the same.
+            OSError: if the disk is full, for example; the earlier checkpoints are unchanged.
+            ValueError: if `state` has values that could not be loaded; the same.
         """
         target = self.path / f"step_{step:09d}"
         partial = self.path / f"{PARTIAL}{target.name}"
@@ -93,12 +93,12 @@ class Checkpoints:
         self._prune(target)
 
     def load_newest(self) -> Checkpoint | None:
-        """The newest whole checkpoint; None where there are none at all.
+        """The newest undamaged checkpoint; None if there are no checkpoints.
 
-        Nothing in it is executed, and nothing of it is loaded before its checksum is found right.
+        No code in it is executed, and its checksum is checked before it is loaded.
 
         Raises:
-            ValueError: if all are damaged, or if the newest whole one comes from a release with another format.
+            ValueError: if all are damaged, or if the newest undamaged one has the format of another release.
         """
         damaged: list[str] = []
         for folder in reversed(self._folders()):
@@ -110,7 +110,7 @@ class Checkpoints:
                 damaged.append(f"{folder.name}: {_reason(error)}")
                 continue
             raise UserError(
-                f"{folder} has the format {version}, and this release reads {VERSION}: go on with the release that "
+                f"{folder} has the format {version}, and this release reads {VERSION}: continue with the release that "
                 f"wrote it, or {self.other}"
             )
         if damaged:
@@ -125,7 +125,7 @@ class Checkpoints:
         return sorted(folders, key=lambda folder: (_step(folder), folder.suffix != ".old"))
 
     def _make_room(self, target: Path) -> None:
-        """Move a checkpoint of the same step aside; if a kill has left two of it, remove the worse one before."""
+        """Rename a checkpoint of the same step; if a kill has left two, first remove the damaged or older one."""
         old = target.with_name(f"{target.name}.old")
         if target.exists() and old.exists():
             shutil.rmtree(old if _is_whole(target) else target)
@@ -145,10 +145,10 @@ class Checkpoints:
 
 
 class _HashedFile:
-    """A file that hashes what is written to it, and remembers why it could not be.
+    """A file that hashes what is written to it, and keeps the error of a failed write.
 
-    The checksum is of what was meant to be written, not of what the disk gives back. And torch ends with a
-    RuntimeError about positions where its file raised OSError.
+    The checksum is of the data that was given, not of what the disk stored. The error is kept because torch replaces
+    its file's OSError by a RuntimeError about positions.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -182,7 +182,7 @@ def _write(folder: Path, step: int, state: Mapping[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     try:
-        _load_state(folder, "meta")  # as the run will when it goes on, but without the numbers
+        _load_state(folder, "meta")  # as on resume, but without memory for the numbers
     except ValueError as error:
         raise UserError(f"step {step} can't be saved, {error}: give tensors, numbers, text, dicts and lists") from None
     files = {STATE: {"bytes": hashed.bytes, "sha256": hashed.sha256.hexdigest()}}
@@ -191,13 +191,13 @@ def _write(folder: Path, step: int, state: Mapping[str, Any]) -> None:
 
 
 def _manifest_text(manifest: Mapping[str, Any]) -> str:
-    """The manifest with a checksum of its own; there is one text to the byte for what it says."""
+    """The manifest with a checksum of its own, as text; equal manifests give the same bytes."""
     checksum = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
     return json.dumps({**manifest, "sha256": checksum}, indent=2) + "\n"
 
 
 def _check(folder: Path) -> int:
-    """The version of a checkpoint all of whose files are as they were written.
+    """Check the files of a checkpoint; returns its version.
 
     Raises:
         ValueError: the first thing that is wrong, in words.
@@ -246,14 +246,14 @@ def _load_state(folder: Path, device: str) -> dict[str, Any]:
     """The state of a checked checkpoint, with its tensors on the device.
 
     Raises:
-        ValueError: if it holds more than plain data, or is no state.
+        ValueError: if it holds more than plain data, or is not a dict.
         OSError: if it can't be read.
     """
     try:
         state = torch.load(folder / STATE, map_location=device, weights_only=True)
     except (MemoryError, OSError):
         raise
-    except Exception as error:  # torch raises many kinds for what it can't read
+    except Exception as error:  # torch raises many kinds of errors for damaged files
         name = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"is refused: it holds code, {name[1]}" if name else f"can't be loaded ({type(error).__name__})"
         raise UserError(f"{STATE} {reason}") from None

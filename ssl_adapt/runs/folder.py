@@ -1,4 +1,4 @@
-"""The folder of a run: its recipe, metrics, checkpoints, architecture, result, export, and how it ended."""
+"""The folder of a run: its recipe, metrics, checkpoints, architecture, result, export and status."""
 
 import json
 import os
@@ -20,10 +20,10 @@ from ssl_adapt.runs.stop_signal import InterruptedRunError
 
 
 class RunFolder:
-    """Knows where things are; creates nothing before `create`. A run without a checkpoint yet counts as none.
+    """The paths and files of a run. Nothing is created before `create`. Without a checkpoint there is no run yet.
 
-    Inside its context the folder is this run's alone. From `create` on `status.json` says how the run stands, and
-    at last how it ended. Only the main process writes.
+    Inside its context the folder is locked for this run. After `create` the state of the run, and at the end
+    how it ended, is in `status.json`. Only the main process writes.
 
     Args:
         recipe: `run.dir`, `run.resume` and, to compare, everything that changes a result.
@@ -38,7 +38,7 @@ class RunFolder:
         self._lock: FolderLock | None = None
 
     def __enter__(self) -> "RunFolder":
-        """Lock the folder, where there is one, and look what is in it.
+        """Lock the folder, if it exists, and check what is in it.
 
         Raises:
             ValueError: if it holds a run already and `run.resume` is "never", if that run had another recipe, if
@@ -70,25 +70,25 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Say in `status.json` what ended the run, if it was an error, and let others use the folder."""
+        """Say in `status.json` what ended the run, if it was an error, and release the lock."""
         try:
             if self._is_created and isinstance(error, InterruptedRunError | KeyboardInterrupt):
                 self.save_status("interrupted", str(error))
             elif self._is_created and error is not None:
                 reason = "another process of the run ended" if is_lost_process(error) else str(error)
                 self.save_status("failed", f"{type(error).__name__}: {reason}")
-        except OSError:  # a full disk, say, which may be what ended the run
+        except OSError:  # such as a full disk, which may have ended the run
             pass
         finally:
             self._release()
 
     @property
     def export(self) -> Path:
-        """Where the export goes."""
+        """The folder of the export."""
         return self.path / "export"
 
     def load_checkpoint(self) -> Checkpoint | None:
-        """The newest whole checkpoint, or None where there is none.
+        """The newest undamaged checkpoint, or None if there is none.
 
         Raises:
             ValueError: if all are damaged.
@@ -133,14 +133,14 @@ class RunFolder:
             left = [name for name in ("result.json", "export", "checkpoint.pt") if (self.path / name).exists()]
             if left:
                 raise UserError(
-                    f"{self.path} holds {left[0]} of a run but no checkpoint to go on from: "
+                    f"{self.path} holds {left[0]} of a run but no checkpoint to resume from: "
                     "type another run.dir=FOLDER, or remove that one"
                 )
             return
         resume = self._recipe.run.resume
         if resume == "never":
             raise UserError(
-                f"{self.path} holds a run already: type run.resume=auto to go on with it, or another run.dir=FOLDER"
+                f"{self.path} holds a run already: type run.resume=auto to continue it, or another run.dir=FOLDER"
             )
         try:
             before = load_recipe([f"recipe={self._recipe_path}"])

@@ -10,16 +10,16 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_adapt.errors import UserError
-from ssl_adapt.runs.grid_jobs import RunJob, create_executor, work_off
+from ssl_adapt.runs.grid_jobs import RunJob, create_executor, run_jobs
 from ssl_adapt.runs.grid_plan import Grid, GridRun, read_json_file
 
 
 def run_grid(grid: Grid, console: Console) -> None:
-    """Start the runs that have not finished, wait for them and print how all of them stand.
+    """Start the runs that have not finished, wait for them and print the state of all.
 
     Raises:
-        ValueError: if a run fails, naming its folder; or if submitit or Slurm is not there.
-        InterruptedGridError: if SIGTERM or Ctrl-C came; the runs were told, and save themselves.
+        ValueError: if a run fails, naming its folder; or if submitit or Slurm is missing.
+        InterruptedGridError: after SIGTERM or Ctrl-C, which was passed on to the runs, so that they save checkpoints.
     """
     waiting = [run for run in grid.runs if run.state != "finished"]
     console.print(f"{len(grid.runs):,} runs in {grid.folder}, {len(waiting):,} to do", markup=False, soft_wrap=True)
@@ -32,21 +32,21 @@ def run_grid(grid: Grid, console: Console) -> None:
     try:
         if waiting:
             (grid.folder / "logs").mkdir(parents=True, exist_ok=True)
-            work_off(executor, {run.name: _create_job(grid, run) for run in waiting}, grid.launch, jobs)
+            run_jobs(executor, {run.name: _create_job(grid, run) for run in waiting}, grid.launch, jobs)
     finally:
         console.print(_table(grid.runs))
     failed = [run for run in waiting if jobs[run.name].exception() is not None]
     if failed:
-        reasons = "; ".join(f"{run.path} ({_last_words(_log(grid, run))})" for run in failed)
+        reasons = "; ".join(f"{run.path} ({_last_error(_log(grid, run))})" for run in failed)
         raise UserError(
-            f"{len(failed)} of {len(grid.runs)} runs failed: {reasons}: {grid.folder / 'logs'} has what they said, "
-            "and the same command again goes on with them"
+            f"{len(failed)} of {len(grid.runs)} runs failed: {reasons}: their output is in {grid.folder / 'logs'}, "
+            "and the same command again continues them"
         )
 
 
 def _create_job(grid: Grid, run: GridRun) -> RunJob:
     command, processes = [sys.executable], grid.launch.processes
-    if processes > 1:  # what accelerate launch calls as well, which starts only one process without a GPU
+    if processes > 1:  # as accelerate launch does, which without a GPU starts only one process
         command += ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
     return RunJob([*command, "-m", "ssl_adapt", run.command, *run.arguments], _log(grid, run), processes)
 
@@ -68,8 +68,8 @@ def _log(grid: Grid, run: GridRun) -> Path:
     return grid.folder / "logs" / f"{run.name}.log"
 
 
-def _last_words(path: Path) -> str:
-    """The last error in the log, or else its last line: a launcher says more after a run's own error."""
+def _last_error(path: Path) -> str:
+    """The last error in the log, or else its last line: a launcher prints more after a run's own error."""
     text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in reversed(lines) if line.startswith("error: ")), (lines or ["it did not start"])[-1])

@@ -1,4 +1,4 @@
-"""The jobs of a grid: what submitit starts on this machine or on Slurm, and how they are told to stop."""
+"""The jobs of a grid: how submitit starts them on this machine or on Slurm, and how they are stopped."""
 
 import os
 import shutil
@@ -17,14 +17,14 @@ from ssl_adapt.runs.grid_plan import LaunchOptions
 from ssl_adapt.runs.stop_signal import StopSignal
 
 POLL_SEC = 0.2
-SAVE_SEC = 180  # that a run on Slurm has to save itself before its time is over
-MAX_TIMEOUTS = 100  # after which Slurm no longer starts a run again; submitit wants a number
+SAVE_SEC = 180  # before its time limit, in which a run on Slurm saves a checkpoint
+MAX_TIMEOUTS = 100  # after which Slurm no longer restarts a run; submitit needs a number
 _YEARS_MIN = 10 * 365 * 24 * 60  # submitit's limit for local jobs is 2 minutes unless another is given
 _SLURM_NAMES = {"time_min": "timeout_min", "gpus": "gpus_per_node", "cpus": "cpus_per_task", "mem_gb": "mem_gb"}
 
 
 class InterruptedGridError(Exception):
-    """The grid was told to stop, and told its runs.
+    """The grid got a stop signal, and passed it on to its runs.
 
     Attributes:
         signum: the signal, whose number gives the exit code.
@@ -32,21 +32,23 @@ class InterruptedGridError(Exception):
 
     def __init__(self, signum: int) -> None:
         self.signum = signum
-        super().__init__(f"{signal.Signals(signum).name} came, and the runs were told: the same command again goes on")
+        super().__init__(
+            f"{signal.Signals(signum).name} came, and was passed on to the runs: the same command again continues them"
+        )
 
 
 class RunJob:
-    """One run as submitit calls it: a process of its own, which is told to save itself when the job must end.
+    """One run as submitit calls it: a process of its own, which gets SIGTERM, to save a checkpoint, when the job ends.
 
     Not submitit's CommandFunction, which keeps the whole output in memory and passes no signal on.
 
     Args:
         command: what to start.
         log: the file to which its output is added.
-        processes: of the run; without a GPU, accelerate must be told that they belong together.
+        processes: of the run; without a GPU, accelerate needs a variable to connect them.
 
     Attributes:
-        devices: value of CUDA_VISIBLE_DEVICES; None leaves it as the job finds it.
+        devices: value of CUDA_VISIBLE_DEVICES; None leaves it unchanged.
     """
 
     def __init__(self, command: Sequence[str], log: Path, processes: int) -> None:
@@ -61,13 +63,13 @@ class RunJob:
         """Start the run and wait for it.
 
         Raises:
-            RuntimeError: if it ends with another exit code than 0.
+            RuntimeError: if its exit code is not 0.
         """
         environment = dict(os.environ)
         if self.devices is not None:
             environment["CUDA_VISIBLE_DEVICES"] = self.devices
         if self.processes > 1:
-            import torch  # here: one process needs no second torch beside its own
+            import torch  # here, as a single process needs no torch in its parent
 
             if self.devices == "" or not torch.cuda.is_available():
                 environment["ACCELERATE_USE_CPU"] = "1"
@@ -75,36 +77,36 @@ class RunJob:
             self._process = subprocess.Popen(
                 self._command, stdout=file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
             )
-        signal.signal(signal.SIGTERM, lambda *_: self._tell())  # submitit's own handler passes nothing on
+        signal.signal(signal.SIGTERM, lambda *_: self._terminate())  # submitit's own handler passes nothing on
         code = self._process.wait()
         if code:
             raise RuntimeError(f"exit code {code}: {self._log} says why")
 
     def checkpoint(self) -> Any:
-        """What submitit queues again, once the run has saved itself: the same, and run.resume=auto goes on."""
+        """The job that submitit queues again, after the run has saved: the same, as run.resume=auto resumes."""
         from submitit.helpers import DelayedSubmission
 
-        self._tell()
+        self._terminate()
         if self._process is not None:
-            # Not wait(): submitit calls this from a signal's handler, which came into the midst of that.
-            with suppress(ChildProcessError):  # it has ended, and was waited for
+            # Not wait(): submitit calls this from a signal handler, which may have interrupted that.
+            with suppress(ChildProcessError):  # it has ended already
                 os.waitid(os.P_PID, self._process.pid, os.WEXITED | os.WNOWAIT)
         again = RunJob(self._command, self._log, self.processes)
         again.devices = self.devices
         return DelayedSubmission(again)
 
-    def _tell(self) -> None:
-        """SIGTERM, once: the second would end the run before it is saved."""
+    def _terminate(self) -> None:
+        """Send SIGTERM once: a second one would end the run before it has saved."""
         if self._process is not None and not self._is_told:
             self._is_told = True
             self._process.terminate()
 
 
-def work_off(executor: Any, runs: Mapping[str, RunJob], launch: LaunchOptions, submitted: dict[str, Any]) -> None:
-    """Submit the runs and wait: on Slurm all at once, here each as another ends; submitit's jobs go into `submitted`.
+def run_jobs(executor: Any, runs: Mapping[str, RunJob], launch: LaunchOptions, submitted: dict[str, Any]) -> None:
+    """Submit the runs and wait: on Slurm all at once, here each when another ends; fills `submitted` with the jobs.
 
     Raises:
-        InterruptedGridError: if SIGTERM or Ctrl-C came; the jobs were told, and those on this machine have ended.
+        InterruptedGridError: after SIGTERM or Ctrl-C, which the jobs got; those on this machine have ended.
     """
     is_local = launch.executor == "local"
     waiting, lanes = list(runs), dict.fromkeys(range(launch.jobs), "")
@@ -125,7 +127,7 @@ def work_off(executor: Any, runs: Mapping[str, RunJob], launch: LaunchOptions, s
 
 
 def _submit_here(executor: Any, run: RunJob, lane: int) -> Any:
-    """The submitted job, deaf to the terminal's Ctrl-C: the grid passes that on, so that it comes once."""
+    """The submitted job, which ignores the terminal's Ctrl-C: the grid passes that on, so that it comes once."""
     run.devices = _devices(lane, run.processes)  # submitit would hide all GPUs
     before = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -135,7 +137,7 @@ def _submit_here(executor: Any, run: RunJob, lane: int) -> Any:
 
 
 def _stop(jobs: Mapping[str, Any], is_local: bool) -> None:
-    """Tell the jobs to end, and wait for those that run here."""
+    """Stop the jobs, and wait for those on this machine."""
     running = [job for job in jobs.values() if not job.done()]
     for job in running:
         if is_local:
@@ -150,7 +152,7 @@ def create_executor(folder: Path, launch: LaunchOptions) -> Any:
     """submitit's executor; its files go into `folder`.
 
     Raises:
-        ValueError: if submitit is not installed, or Slurm is not here.
+        ValueError: if submitit is not installed, or Slurm is not found.
     """
     if find_spec("submitit") is None:
         raise UserError("grids need submitit: pip install submitit")
@@ -163,7 +165,7 @@ def create_executor(folder: Path, launch: LaunchOptions) -> Any:
         executor.update_parameters(timeout_min=_YEARS_MIN)
         return executor
     if shutil.which("srun") is None or shutil.which("sbatch") is None:
-        raise UserError("executor=slurm: srun and sbatch are not here; start it on a machine of the cluster")
+        raise UserError("executor=slurm: srun and sbatch were not found; start it on a machine of the cluster")
     executor = submitit.AutoExecutor(folder, cluster="slurm", slurm_max_num_timeout=MAX_TIMEOUTS)
     executor.update_parameters(
         name=folder.parent.name,

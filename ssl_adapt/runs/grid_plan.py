@@ -1,4 +1,4 @@
-"""Many runs, before any is started: every combination of values, named, placed and checked."""
+"""The plan of a grid: the name, the folder and the checked arguments of every run."""
 
 import hashlib
 import itertools
@@ -23,14 +23,14 @@ _MAX_NAME = 150
 
 
 class SlurmSection(Section):
-    """What a run needs on Slurm."""
+    """The resources of a run on Slurm."""
 
     partition: Text | None = Field(default=None, description="Slurm's partition; null: the cluster's")
     time_min: Count = Field(default=1440, description="minutes after which a run is saved and queued again")
     gpus: Count | None = Field(default=None, description="GPUs of a run")
     cpus: Count | None = Field(default=None, description="CPU cores of a run; null: the cluster's")
     mem_gb: Count | None = Field(default=None, description="memory of a run in GB; null: the cluster's")
-    account: Text | None = Field(default=None, description="who pays; null: the cluster's")
+    account: Text | None = Field(default=None, description="account that is charged; null: the cluster's")
     qos: Text | None = Field(default=None, description="quality of service; null: the cluster's")
     constraint: Text | None = Field(default=None, description="features that the machine must have")
 
@@ -39,7 +39,7 @@ class LaunchOptions(Section):
     """How runs are started."""
 
     executor: Literal["local", "slurm"] = Field(
-        default="local", description="what starts the runs: this machine, or Slurm"
+        default="local", description="where the runs start: on this machine, or on Slurm"
     )
     processes: Count = Field(default=1, description="processes of each run, all on one machine")
     jobs: Count = Field(default=1, description="runs at a time")
@@ -59,7 +59,7 @@ class GridOptions(LaunchOptions):
 class GridRun:
     """One combination: the name of its folder, the folder, and the command with its arguments.
 
-    `product` is the file that a command other than pretrain leaves once it has finished.
+    `product` is the file that a command other than pretrain writes at its end.
     """
 
     name: str
@@ -122,7 +122,7 @@ def plan_grid(arguments: Sequence[str]) -> Grid:
         if not equals:
             raise UserError(f"argument {argument!r} has no '=': type key=value; --help lists the grid's own keys")
         if name in choices:
-            raise UserError(f"{name!r} is given twice: part its values by commas, as in seed=0,1")
+            raise UserError(f"{name!r} is given twice: separate its values by commas, as in seed=0,1")
         if name in ("run.dir", "run.resume"):
             raise UserError(f"{name} is set for each run of a grid: leave it out; folder=FOLDER says where they go")
         choices[name] = split_values(text)
@@ -151,7 +151,7 @@ def _create_run(folder: Path, values: Mapping[str, str], varied: Sequence[str]) 
 
 
 def _safe(text: str) -> str:
-    """The text as a file's name; where it had to be changed, a mark keeps different texts apart."""
+    """The text as a file name; a changed one gets a hash, so that different texts have different names."""
     safe = re.sub(r"[^A-Za-z0-9_.=+-]+", "_", text)[:_MAX_NAME]
     return safe if safe == text else f"{safe.strip('_')}-{hashlib.sha256(text.encode()).hexdigest()[:6]}"
 

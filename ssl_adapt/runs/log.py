@@ -1,4 +1,4 @@
-"""What a run says: lines and tables on the terminal, `metrics.jsonl`, and accelerate's trackers."""
+"""The log of a run: lines and tables on the terminal, `metrics.jsonl`, and accelerate's trackers."""
 
 import json
 import math
@@ -20,17 +20,17 @@ FILE_WIDTH = 110  # columns where the output goes to a file
 
 
 class RunLog:
-    """The voice of one run; silent on all processes but the main one.
+    """The log of one run; only the main process prints and writes.
 
     Args:
         folder: the run folder, which exists.
-        accelerator: knows the main process and the trackers.
+        accelerator: has the main process and the trackers.
         name: of the run, for the trackers.
-        config: what the trackers are told of it.
-        state: what `state_dict` gave at the checkpoint that the run goes on from; None starts afresh.
+        config: the recipe, for the trackers.
+        state: `state_dict` at the checkpoint that the run resumes from; None for a new run.
 
     Attributes:
-        history: the events so far, without those that come again and again.
+        history: the events so far, without those of every epoch or step.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class RunLog:
         accelerator.init_trackers(name, config=dict(config))
 
     def state_dict(self) -> dict[str, Any]:
-        """What happened so far, the length of `metrics.jsonl`, and seconds and steps of the epoch: where to go on."""
+        """The events so far, the length of `metrics.jsonl`, and seconds and steps of the epoch, for a checkpoint."""
         return {
             "epoch": (0.0 if self._start is None else time.perf_counter() - self._start, self._steps),
             "metrics_bytes": self.path.stat().st_size if self.path.exists() else 0,
@@ -66,7 +66,7 @@ class RunLog:
         }
 
     def record(self, event: str, *, step: int, **values: Any) -> None:
-        """Append one line to `metrics.jsonl` and give the numbers to the trackers."""
+        """Append one line to `metrics.jsonl` and pass the numbers on to the trackers."""
         line = {"event": event, "step": step, **values}
         if event not in RECURRING:
             self.history.append(line)
@@ -92,7 +92,7 @@ class RunLog:
         self.console.print()
 
     def show_plan(self, rows: Sequence[tuple[str, str]]) -> None:
-        """Print name and meaning of what will happen."""
+        """Print the plan of the run: names and descriptions."""
         table = Table(box=None, pad_edge=False, show_header=False)
         table.add_column(style="bold")
         table.add_column(overflow="fold")
@@ -102,7 +102,7 @@ class RunLog:
         self.console.print()
 
     def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
-        """Start the clock, or go on with that of an epoch that was stopped; show a bar of its steps on a terminal."""
+        """Start the epoch's clock, or continue that of an epoch that was stopped; show a progress bar on a terminal."""
         seconds, self._steps = self._earlier
         self._earlier = 0.0, 0
         self._start = time.perf_counter() - seconds
@@ -125,7 +125,7 @@ class RunLog:
 
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:
-        """What happens inside does not count as the epoch's time."""
+        """The time inside does not count as the epoch's."""
         start = time.perf_counter()
         yield
         if self._start is not None:
@@ -137,16 +137,16 @@ class RunLog:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Take the bar away, however the run ended, and close the trackers."""
+        """Remove the progress bar, and close the trackers, after an error too."""
         self._remove_bar()
         if error is None or self.accelerator.num_processes == 1:
             self.accelerator.end_training()
-        else:  # the others may be gone, and ending the group of processes would wait for them
+        else:  # other processes may have ended, and closing the process group would wait for them
             for tracker in self.accelerator.trackers:
                 tracker.finish()
 
     def end_epoch(self) -> tuple[float, int]:
-        """Take the bar away; the seconds and the steps of the epoch, those before a stop included."""
+        """Remove the progress bar; returns the seconds and the steps of the epoch, including those before a stop."""
         assert self._start is not None
         self._remove_bar()
         taken = time.perf_counter() - self._start, self._steps

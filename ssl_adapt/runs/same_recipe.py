@@ -1,4 +1,4 @@
-"""Whether a run may go on with a recipe: what changes a result must be as it was."""
+"""Whether a run may resume with a recipe: values that change a result must be the same."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import Recipe
 
-# What may differ when a run goes on. Data may move; a refused architecture, batch or image may be accepted after all.
+# Keys that may differ on resume: data may have moved, and what was refused (an image, a batch) may be allowed now.
 FREE: Any = {
     "run": True,
     "name": True,
@@ -20,7 +20,7 @@ def check_same(before: Recipe, now: Recipe, old_epochs: int) -> None:
     """Compare two recipes in everything that changes a result.
 
     Raises:
-        ValueError: naming the first keys that differ; for a larger `train.epochs` alone, how to extend.
+        ValueError: the message names the first keys that differ, or for a larger `train.epochs` alone how to extend.
     """
     old, new = (recipe.model_dump(exclude=FREE) for recipe in (before, now))
     differing = differing_keys(old, new)
@@ -32,7 +32,7 @@ def check_same(before: Recipe, now: Recipe, old_epochs: int) -> None:
     if differing:
         raise UserError(
             f"the run in {now.run_dir} was started with other values: {show_difference(old, new, differing)}; "
-            "go on with the same ones, or start in another run.dir"
+            "continue with the same ones, or start in another run.dir"
         )
 
 

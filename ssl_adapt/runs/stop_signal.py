@@ -1,4 +1,4 @@
-"""A wish to stop, from outside: noted when it comes, and acted on between two steps."""
+"""Stop signals: recorded when they come, and acted on between two steps."""
 
 import signal
 from types import FrameType, TracebackType
@@ -8,12 +8,12 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)  # of Slurm, docker and kill; of Ctrl-
 
 
 class InterruptedRunError(Exception):
-    """The run was told to stop, and saved.
+    """The run got a stop signal, and saved a checkpoint.
 
     Args:
         signum: the signal.
         step: the last one that was saved.
-        again: what goes on from there.
+        again: the argument that resumes from there.
 
     Attributes:
         signum: the signal, whose number gives the exit code.
@@ -22,13 +22,13 @@ class InterruptedRunError(Exception):
     def __init__(self, signum: int, step: int, *, again: str = "run.resume=auto") -> None:
         self.signum = signum
         name = signal.Signals(signum).name
-        super().__init__(f"{name} came, and step {step:,} was saved: {again} goes on from there")
+        super().__init__(f"{name} came, and step {step:,} was saved: {again} continues from there")
 
 
 class StopSignal:
-    """A context in which the first SIGTERM or Ctrl-C is only noted; the second has its usual effect.
+    """A context in which the first SIGTERM or Ctrl-C is only recorded; the second has its usual effect.
 
-    Works in the main thread alone, as Python's signals do; elsewhere nothing is caught.
+    Works only in the main thread, as Python's signal handlers do; in other threads nothing is caught.
     """
 
     def __init__(self) -> None:

@@ -1,7 +1,8 @@
-"""A batch of images becomes its augmented views, on the device of the images.
+"""Augmented views of a batch of images, on the device of the images.
 
-A view is a chain of kornia augmentations. Those of this package are exact against torchvision, draw for each image
-and cost less; they stand beside kornia's own in one chain, or in `kornia.augmentation.AugmentationSequential`.
+A view is a chain of kornia augmentations. Those of this package give the same pixels as torchvision's, draw their
+parameters for each image, and are faster; they can be mixed with kornia's own in one chain, or in
+`kornia.augmentation.AugmentationSequential`.
 """
 
 from collections.abc import Callable, Sequence
@@ -39,10 +40,10 @@ class Views(nn.Module):
     device.
 
     Args:
-        views: what makes each view of float32 pixels (B, 3, H, W) in [0, 1]; the same one may stand there twice.
+        views: each makes one view of float32 pixels (B, 3, H, W) in [0, 1]; the same one may be given twice.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no view is given.
     """
 
     def __init__(self, views: Sequence[Callable[[Tensor], Tensor]]) -> None:

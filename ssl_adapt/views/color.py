@@ -1,4 +1,4 @@
-"""Colour jitter and grayscale of a whole batch, exact against torchvision for every image."""
+"""Colour jitter and grayscale of a whole batch, with the same result as torchvision's for every image."""
 
 from typing import Any
 
@@ -50,7 +50,7 @@ def rotate_hue_(images: Tensor, turns: Tensor) -> Tensor:
 
     With p = (rgb - low) / chroma, the hue in sixths of a turn is +-(1 - p_red + p_green + p_blue), negative
     where blue exceeds green; and back, rgb = low + chroma * clamp(offset + slope * |hue - centre|, 0, 1).
-    These closed forms need no case for each sixth of the circle, which is where a way through HSV loses time.
+    These closed forms need no case for each sixth of the circle, which makes a conversion to HSV slow.
 
     Args:
         images: float32 in [0, 1].
@@ -83,7 +83,7 @@ def jitter_colors(images: Tensor, factors: Tensor, order: Tensor, chosen: Tensor
     Three of the four are blends, so what happens to an image is: some blends, the hue, the other blends.
     Sorted by the number of blends that come first, the images that share a step are a slice: every step runs
     on just the images that have it, without masks or copies. The sorting happens on the CPU, where the
-    parameters were drawn, so that a GPU never has to be waited for.
+    parameters were drawn, so that there is no waiting for a GPU.
 
     Args:
         images: (N, 3, H, W) float32 in [0, 1], left unchanged.

@@ -1,4 +1,4 @@
-"""Random resized crop and horizontal flip of a whole batch, exact against torchvision for every image."""
+"""Random resized crop and horizontal flip of a whole batch, with the same result as torchvision's for every image."""
 
 import math
 from typing import Any
@@ -8,7 +8,7 @@ from kornia.augmentation import GeometricAugmentationBase2D
 from kornia.augmentation.random_generator.base import RandomGeneratorBase
 from torch import Tensor
 
-CROP_ATTEMPTS = 10  # torchvision gives up after as many boxes that do not fit
+CROP_ATTEMPTS = 10  # after which torchvision takes the central box
 
 
 def central_box(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int, int, int]:
@@ -144,7 +144,7 @@ def crop_resize_flip(images: Tensor, box: Tensor, flip: Tensor, size_px: int, an
 class RandomResizedCropFlip(GeometricAugmentationBase2D):
     """Crops a random box of every image, resizes it to a square and flips it at random.
 
-    The flip belongs to the crop because there it is free.
+    The flip is part of the crop because it costs nothing there.
 
     Args:
         size_px: height and width of the output.

@@ -1,4 +1,4 @@
-"""What all views are made of."""
+"""The check of the images that views are made of."""
 
 import torch
 from torch import Tensor
@@ -7,7 +7,7 @@ from ssl_adapt.errors import UserError
 
 
 def check_images(images: Tensor) -> None:
-    """Refuse what is no batch of images.
+    """Raise an error unless the tensor is a batch of images.
 
     Raises:
         ValueError: the images are not uint8 (B, 3, H, W), or there are none; the message says what to pass.

@@ -15,7 +15,7 @@ from ssl_adapt.views.view import View
 
 @dataclass(frozen=True)
 class PaddedCropSettings:
-    """What is drawn for a view. Every field changes results, so none has a default.
+    """The parameters of a view. Every field changes results, so none has a default.
 
     Args:
         size_px: height and width of the images and of a view.
@@ -119,7 +119,7 @@ def crop_padded_flip(images: Tensor, corner: Tensor, flip: Tensor, pad_px: int) 
 class PaddedCropFlip(GeometricAugmentationBase2D):
     """Pads every image with black, crops it at random to its size again and flips it at random.
 
-    kornia's RandomCrop takes the images one after the other: with its flip, 1.8 ms where this takes 0.7 ms (96 images
+    kornia's RandomCrop processes the images one after the other: with its flip it takes 1.8 ms, this 0.7 ms (96 images
     of 32 px on one core).
 
     Args:
@@ -178,7 +178,7 @@ class CutoutGenerator(RandomGeneratorBase):
 def cut_out(images: Tensor, centre: Tensor, cutout_px: int) -> Tensor:
     """Returns (B, C, H, W): 0 in rows y - half..y + half - 1 and columns x - half..x + half - 1 of each image.
 
-    Half is cutout_px // 2. What lies beyond the border is left out, so squares near it are smaller.
+    Half is cutout_px // 2. Squares are cut off at the border of the image, so they are smaller there.
 
     Args:
         images: (B, C, H, W).
@@ -200,7 +200,7 @@ def cut_out(images: Tensor, centre: Tensor, cutout_px: int) -> Tensor:
 class ImagewiseCutout(IntensityAugmentationBase2D):
     """Cuts a square out of every image, at a place that each draws for itself.
 
-    kornia's RandomErasing is something else: its rectangles lie inside the image whole, so they all have one size.
+    kornia's RandomErasing differs: its rectangles are always wholly inside the image, so they all have the same size.
 
     Args:
         cutout_px: side of the square, even.

@@ -16,7 +16,7 @@ SOLARIZE_ABOVE = 0.5  # pixels above it are inverted
 
 @dataclass(frozen=True)
 class ResizedCropSettings:
-    """What is drawn for a view. What changes results has no default, unless it is off by that.
+    """The parameters of a view. Those that change results have no default, unless the default turns them off.
 
     Args:
         size_px: height and width of a view.

@@ -7,13 +7,13 @@ from torch import Tensor, nn
 
 
 class View(nn.Module):
-    """Augmentations of pixels, the normalisation, and augmentations of what is normalised.
+    """Augmentations of pixels, then the normalisation, then augmentations of the normalised image.
 
     Args:
         augmentations: each maps float32 pixels (B, 3, H, W) in [0, 1] to the same, at any size; kornia's, for example.
-        mean: per channel, of pixels in [0, 1], taken off after them.
-        std: per channel, divided by after them.
-        after_normalise: further ones, on what is normalised: cutout then fills with the mean.
+        mean: per channel, of pixels in [0, 1], subtracted after them.
+        std: per channel, divides the difference.
+        after_normalise: further ones, of the normalised image: cutout then fills with the mean.
     """
 
     mean: Tensor

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.run_process import CHECKPOINT_STEPS, RunProcess, damage, result
+from run_process import CHECKPOINT_STEPS, RunProcess, damage, result
 
 pytestmark = pytest.mark.faults
 

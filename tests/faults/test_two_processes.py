@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from faults.run_process import ARGUMENTS, result
+from run_process import ARGUMENTS, result
+from script_calls import SCRIPTS
 
 pytestmark = pytest.mark.faults
 
-PRETRAIN = Path(__file__).parent.parent.parent / "scripts" / "pretrain.py"
+PRETRAIN = SCRIPTS / "pretrain.py"
 SHORTER = ["train.epochs=3", "adapt.epochs=1", "train.accumulate=2", "data.batch_size=128", "knn.every_epochs=0"]
 FEWER = [
     *(a for a in ARGUMENTS if not a.startswith(("train.epochs", "adapt.epochs", "data.batch", "knn.every"))),

@@ -1,0 +1,61 @@
+"""Figures of architectures and of theta: `ssl-adapt report before=A after=B drawing=FILE`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pydantic import Field, model_validator
+
+from ssl_adapt.errors import UserError
+from ssl_adapt.recipe.help import describe_options
+from ssl_adapt.recipe.read import read_options
+from ssl_adapt.recipe.section import Section
+from ssl_adapt.recipe.values import Text
+from ssl_adapt.report.drawing_path import DrawingPath, check_can_draw
+
+USAGE = """\
+usage: ssl-adapt report before=NETWORK after=NETWORK drawing=FILE
+       ssl-adapt report theta=RUN plot=FILE
+
+Draws the cells of two networks with the same edges, differences in red, or theta over the steps of a run. A network is
+a timm model's name, the folder of a run or an export, or an architecture.json:
+  before=runs/original after=runs/adapted drawing=figures/        theta=runs/adapted plot=theta.svg
+"""
+
+
+class ReportOptions(Section):
+    """What is drawn, and where."""
+
+    before: Text | None = Field(default=None, description="the network before")
+    after: Text | None = Field(default=None, description="the network after")
+    drawing: DrawingPath | None = Field(
+        default=None, description="of both: this file, or cells.svg and cells.png in this folder"
+    )
+    theta: Text | None = Field(default=None, description="folder of a run")
+    plot: DrawingPath | None = Field(
+        default=None, description="of its theta over time: this file, or theta.svg and theta.png in this folder"
+    )
+
+    @model_validator(mode="after")
+    def _what_belongs_together(self) -> ReportOptions:
+        for together in (("before", "after", "drawing"), ("theta", "plot")):
+            missing = [key for key in together if getattr(self, key) is None]
+            if missing and len(missing) < len(together):
+                meaning = type(self).model_fields[missing[0]].description
+                raise UserError(f"{missing[0]} is missing: add {missing[0]}=VALUE, {meaning}")
+        return self
+
+
+def help_text() -> str:
+    """The text of --help."""
+    return describe_options(USAGE, ReportOptions)
+
+
+def run(arguments: Sequence[str]) -> None:
+    """Draw the figures, and print their paths."""
+    options = read_options(ReportOptions, arguments)
+    check_can_draw()
+    from ssl_adapt.report.figures import draw_report
+
+    for line in draw_report(options.model_dump(exclude_none=True)):
+        print(line)

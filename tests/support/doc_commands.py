@@ -1,0 +1,121 @@
+"""How a test runs each command of README and docs: small, as most would take hours, a GPU or a download.
+
+The arguments here are put in the place of the command's own, or added to them.
+"""
+
+import shlex
+from typing import NamedTuple
+
+
+class How(NamedTuple):
+    """Arguments that make a command small, whether it is fast then, and a command that must have run before."""
+
+    overrides: tuple[str, ...] = ()
+    is_fast: bool = False
+    after: str | None = None
+
+
+TINY = ("data.image_px=16", "data.workers=0", "train.max_steps=4")
+DIGITS = (*TINY, "data.name=digits", "data.root=null", "data.batch_size=32")
+KNN = ("knn.every_epochs=0", "knn.k=2")
+HEADS = (*KNN, "objective.projector_hidden=16", "objective.projector_out=8")
+RESNET, CELLS = "model.args={width: 4, layers: [1, 1]}", "model.args={channels: 4, cells: 3}"
+BY_RECIPE = {  # of pretrain, but for the commands in BY_COMMAND
+    "simclr_resnet20": (*DIGITS, *HEADS, RESNET),
+    "simclr_resnet50": (*DIGITS, *HEADS, RESNET),
+    "simclr_darts24": (*DIGITS, *HEADS, CELLS),
+    "byol_resnet20": (*DIGITS, *HEADS, RESNET),
+    "vicreg_resnet20": (*DIGITS, *HEADS, RESNET),
+    "supervised_resnet20": (*DIGITS, RESNET),
+    "supervised_resnet20_nat": (*DIGITS, CELLS),
+    "supervised_mobilenetv2": DIGITS,
+    "supervised_darts": (*DIGITS, CELLS),
+    "supervised_proxyless": (*DIGITS, "model.args={width: 0.1}"),
+}
+FOLDER = How((*TINY, *HEADS, RESNET, "data.root=images", "data.batch_size=4"))  # the fixture `workspace` has made it
+NAT = "ssl-adapt nat recipe=supervised_resnet20 model.name=resnet20_nat genotype=found.json"
+SEARCH = (
+    "data.name=digits", "data.image_px=16", "data.train_images=64", "epochs=1", "batch_size=16", "channels=4",
+    "cells=3", "transforms=1",
+)  # fmt: skip
+SHORT = (
+    "data.name=digits", "data.image_px=16", "data.batch_size=32", "data.train_images=64", "train.warmup_epochs=0",
+    "adapt=null", "run.dir=runs/short", *HEADS, RESNET,
+)  # fmt: skip
+ONE_RUN = ("dry_run=true", "try_steps=false", "networks=resnet20_nat", "methods=original", "seeds=1", "scale=cpu")
+ORIGINAL = "ssl-adapt pretrain recipe=quickstart adapt=null"
+BY_COMMAND = {
+    "ssl-adapt recipes": How(is_fast=True),
+    "ssl-adapt recipes quickstart": How(is_fast=True),
+    "ssl-adapt pretrain --help": How(is_fast=True),
+    # The run that others read; the fixture `workspace` makes it.
+    "ssl-adapt pretrain recipe=quickstart": How(("train.max_steps=4", "run.dir=runs/quickstart", CELLS), is_fast=True),
+    "ssl-adapt knn model=runs/quickstart": How(is_fast=True),
+    "ssl-adapt knn model=runs/quickstart search=ivf probes=8": How(is_fast=True),
+    "ssl-adapt knn model=resnet18 data=cifar10 protocol=dino": How(("data=digits", "pretrained=false", "image_px=32")),
+    "ssl-adapt inspect model=darts_cifar drawing=cells.svg json=darts.json": How(('args={"cells": 4}',)),
+    "ssl-adapt inspect model=runs/quickstart drawing=cells.png": How(is_fast=True),
+    f"{ORIGINAL} run.dir=runs/original": How(("train.max_steps=4", "run.dir=runs/another", CELLS)),
+    "ssl-adapt report before=runs/original after=runs/quickstart drawing=cells.svg": How(
+        after=f"{ORIGINAL} run.dir=runs/original train.max_steps=4 '{CELLS}'"
+    ),
+    "ssl-adapt report theta=runs/quickstart plot=theta.svg": How(is_fast=True),
+    "ssl-adapt report before=resnet20_nat after=runs/table_1_cpu/resnet20_nat-nat-seed=1 drawing=cells.svg": How(
+        ("before=runs/quickstart", "after=runs/quickstart")
+    ),
+    "ssl-adapt report theta=runs/table_1_cpu/resnet20_nat-full_present-seed=1 plot=theta.svg": How(
+        ("theta=runs/quickstart",)
+    ),
+    "ssl-adapt bench only=nt_xent growth=32768": How(("growth=1024", "repeats=2")),
+    "ssl-adapt bench only=adaptable": How(("repeats=2",)),
+    "ssl-adapt grid recipe=simclr_resnet20 seed=0,1,2 adapt.sharing=full,cell jobs=2": How(
+        (*BY_RECIPE["simclr_resnet20"], "seed=0,1", "adapt.sharing=full", "folder=runs/grid")
+    ),
+    "ssl-adapt reproduce table=1 scale=cpu jobs=2": How(ONE_RUN),
+    "ssl-adapt reproduce table=1 dry_run=true try_steps=true": How(ONE_RUN),
+    "ssl-adapt reproduce table=1": How(ONE_RUN),
+    NAT: How(SEARCH),
+    "ssl-adapt pretrain recipe=supervised_resnet20 model.name=resnet20_nat adapt=null"
+    " model.args.genotype=found.json": How(
+        (*DIGITS, "model.args.channels=4", "model.args.cells=3"), after=shlex.join([*shlex.split(NAT), *SEARCH])
+    ),
+    "ssl-adapt pretrain recipe=simclr_resnet20 run.resume=extend train.epochs=200": How(
+        (*SHORT, "train.epochs=2"),
+        after=shlex.join(["ssl-adapt", "pretrain", "recipe=simclr_resnet20", "train.epochs=1", *SHORT]),
+    ),
+    "ssl-adapt pretrain recipe=simclr_resnet20 model.name=convnext_atto 'adapt.edges=stages.*.blocks.*'"
+    " data.image_px=64": How(
+        (*DIGITS, *HEADS, "data.image_px=64", "model.args={depths: [1, 1, 1, 1], dims: [8, 8, 8, 8]}")
+    ),
+    "ssl-adapt pretrain recipe=simclr_resnet50 data.name=folder data.root=/my/images": FOLDER,
+    "ssl-adapt pretrain recipe=simclr_resnet20 data.name=folder data.root=/my/images data.image_px=64": FOLDER,
+    "ssl-adapt pretrain recipe=simclr_resnet20 data.name=folder data.root=/my/images data.on_bad_image=replace": FOLDER,
+    "ssl-adapt pretrain recipe=simclr_resnet20 data.name=folder data.root=/my/images"
+    " 'data.mean=[0.48,0.45,0.40]' 'data.std=[0.28,0.27,0.28]'": FOLDER,
+    "ssl-adapt pretrain recipe=supervised_resnet20 data.name=folder data.root=/my/images.tar": How(
+        (*TINY, RESNET, "data.root=images.tar", "data.batch_size=4")
+    ),
+    # In processes of their own, as they stand but for these.
+    "accelerate launch scripts/pretrain.py recipe=simclr_resnet50": How(BY_RECIPE["simclr_resnet50"]),
+    "accelerate launch -m ssl_adapt pretrain recipe=simclr_resnet50": How(BY_RECIPE["simclr_resnet50"]),
+    "ACCELERATE_USE_CPU=1 torchrun --standalone --nproc_per_node 2 -m ssl_adapt pretrain recipe=debug": How(
+        ("train.max_steps=2",)
+    ),
+}
+
+
+def how(command: str) -> How | None:
+    """How the command is run, or None if no line here says it."""
+    if command in BY_COMMAND:
+        return BY_COMMAND[command]
+    words = shlex.split(command)
+    if words[:2] == ["ssl-adapt", "pretrain"]:
+        return How(BY_RECIPE[words[2].removeprefix("recipe=")])
+    return None
+
+
+def with_overrides(arguments: list[str], overrides: tuple[str, ...]) -> list[str]:
+    """The arguments without those that the overrides replace, and the overrides; of these the last of a key counts."""
+    last = {override.partition("=")[0]: override for override in overrides}
+    kept = [argument for argument in arguments if argument.partition("=")[0] not in last]
+    return [*kept, *last.values()]
