@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.section import Section
-from ssl_adapt.recipe.values import Betas, EdgeChoices, Length, LengthOrZero, Number, Positive, PositiveOrZero, Text
+from ssl_adapt.recipe.values import Betas, Count, EdgeChoices, Length, LengthOrZero, Number, Part, Positive, PositiveOrZero, Text
 
 
 class AdaptSection(Section):
@@ -18,22 +18,55 @@ class AdaptSection(Section):
         description="full: each edge has its own theta; cell: edges at the same place of cells of one type share theirs"
     )
     epochs: Length = Field(description="length of the architecture stage; 0.5 is half an epoch; assumed")
-    theta_lr: Positive = Field(description="learning rate of theta's Adam; assumed")
-    theta_betas: Betas = Field(description="betas of theta's Adam; assumed")
-    theta_weight_decay: PositiveOrZero = Field(description="weight decay of theta's Adam; assumed")
-    theta_batch: Literal["same", "next"] = Field(
-        description="theta step on the batch of the weights' step or on the next one; assumed"
+    score: Literal["theta", "removal", "random", "uniform"] = Field(
+        default="theta",
+        description="what chooses: theta, as the paper has it; removal: the loss measured with each change made; and two "
+        "controls, random and uniform (spread evenly over the depth), which need a budget",
     )
-    theta_updates_bn: bool = Field(description="whether the theta pass moves BatchNorm's running statistics; assumed")
+    budget_macs: Part | None = Field(
+        default=None, description="share of the plain network's multiply-adds that the fixed network may have"
+    )
+    budget_parameters: Part | None = Field(
+        default=None, description="share of the plain network's parameters that the fixed network may have"
+    )
+    budget_latency: Part | None = Field(
+        default=None, description="share of the plain network's seconds for a batch, measured on the run's device"
+    )
+    rounds: Count = Field(
+        default=1,
+        description="in how many rounds a budget is reached, evenly over the stage and annealing, each measured anew",
+    )
+    score_batches: Count = Field(default=16, description="batches on which a change is measured, with score=removal")
+    granularity: Literal["operation", "block", "branch"] | None = Field(
+        default=None,
+        description="what an edge is: operation, block, or branch: a residual branch, which may become zero; "
+        "null: as the network declares it, and blocks for timm's other networks",
+    )
+    theta_pass: Literal["alternating", "joint"] = Field(
+        default="alternating",
+        description="alternating: theta has a pass of its own, as in the paper; joint: its gradients come from the "
+        "weights' pass",
+    )
+    theta_lr: Positive = Field(default=3e-4, description="learning rate of theta's Adam; assumed")
+    theta_betas: Betas = Field(default=(0.5, 0.999), description="betas of theta's Adam; assumed")
+    theta_weight_decay: PositiveOrZero = Field(default=0.0, description="weight decay of theta's Adam; assumed")
+    theta_batch: Literal["same", "next"] = Field(
+        default="same", description="theta step on the batch of the weights' step or on the next one; assumed"
+    )
+    theta_updates_bn: bool = Field(
+        default=False, description="whether the theta pass moves BatchNorm's running statistics; assumed"
+    )
     shape_change: Literal["pad", "project", "forbid"] = Field(
         description="the identity where an edge changes the shape: pad: subsample and zero-pad or slice, "
         "no parameters; project: learnt; forbid: no such candidate; assumed"
     )
     none_rule: Literal["literal", "threshold"] = Field(
+        default="literal",
         description="a none edge becomes the identity where: literal: theta_id is the largest, by eq. 1; "
         "threshold: theta_id > adapt.none_threshold"
     )
     none_threshold: Number = Field(
+        default=0.0,
         description="theta_id above which a none edge becomes the identity under adapt.none_rule=threshold"
     )
     mode: Literal["hard", "anneal"] = Field(
@@ -61,6 +94,36 @@ class AdaptSection(Section):
         description="modules that become edges of a timm model that declares none, such as blocks.*; "
         "null: the usual ones of its family; only for such models",
     )
+
+    @property
+    def budget(self) -> tuple[Literal["macs", "parameters", "seconds"], float] | None:
+        """What the fixed network may cost: the unit, and the share of the plain network's cost."""
+        if self.budget_macs is not None:
+            return "macs", self.budget_macs
+        if self.budget_parameters is not None:
+            return "parameters", self.budget_parameters
+        return None if self.budget_latency is None else ("seconds", self.budget_latency)
+
+    @model_validator(mode="after")
+    def _score_fits(self) -> AdaptSection:
+        budgets = [name for name in ("macs", "parameters", "latency") if getattr(self, f"budget_{name}") is not None]
+        if len(budgets) > 1:
+            raise UserError(f"adapt.budget_{budgets[0]} and adapt.budget_{budgets[1]}: give one budget")
+        if self.score in ("random", "uniform") and not budgets:
+            raise UserError(f"adapt.score={self.score} needs a budget: add adapt.budget_macs=0.7, or another share")
+        if self.rounds > 1 and (self.score == "theta" or not budgets):
+            raise UserError(
+                f"adapt.rounds={self.rounds} is how a budget is reached by adapt.score=removal, random or uniform: "
+                "set adapt.rounds=1, or add a budget such as adapt.budget_macs=0.7 and one of these"
+            )
+        if self.choices is not None and (self.score != "theta" or budgets):
+            raise UserError("adapt.choices leave nothing to choose: take out adapt.score and adapt.budget_*")
+        if self.theta_pass == "joint" and (self.score != "theta" or self.theta_batch == "next" or self.theta_updates_bn):
+            raise UserError(
+                "adapt.theta_pass=joint takes theta's gradients from the weights' pass, on its batch and statistics: set "
+                "adapt.score=theta, adapt.theta_batch=same and adapt.theta_updates_bn=false"
+            )
+        return self
 
     @model_validator(mode="after")
     def _choices_need_full(self) -> AdaptSection:
