@@ -7,9 +7,10 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn.modules.module import _has_any_global_hook
 
-from ssl_adapt.adaptation.scaled_sum import Reading, Term, fold, fork, sum_terms
+from ssl_adapt.adaptation.scaled_sum import Reading, Term, fork, sum_terms
 
 Kind = Literal["operation", "identity", "none"]
 Choice = Literal["original", "identity", "none"]
@@ -198,7 +199,6 @@ class MixedEdge(nn.Module):
         self.identity = None if spec.kind == "identity" else create_identity(spec, shape_change)
         self._theta = (theta,)  # a tuple hides it from nn.Module's registration
         self._norm = last_norm_name(operation)
-        self._ends_in_norm = self._norm is not None and [*operation.modules()][-1] is operation.get_submodule(self._norm)
 
     def forward(self, x: Tensor, *context: Any, **keywords: Any) -> Tensor:
         """The edge's output.
@@ -215,7 +215,9 @@ class MixedEdge(nn.Module):
 
     def is_watched(self) -> bool:
         """Whether hooks may see what happens inside: every tensor is then that of eq. 1, at the price of speed."""
-        return bool(_has_any_global_hook()) or _is_hooked(self)
+        return bool(_has_any_global_hook()) or any(
+            "forward" in vars(module) or any(getattr(module, name) for name in HOOKS) for module in self.modules()
+        )
 
     def skip(self) -> nn.Module | None:
         """The identity candidate: of a shortcut, whose candidates are the same, the shortcut itself."""
@@ -230,15 +232,9 @@ class MixedEdge(nn.Module):
         """`scale * operation(x)`, the scale folded into the BatchNorm that ends the operation if one does."""
         if self._norm is None:
             return Term(self.operation(x, *context, **keywords), scale)
-        norm: nn.Module = self.operation.get_submodule(self._norm)
-        own = norm._parameters  # what functional_call would exchange, at a fraction of its time
-        kept = own["weight"], own["bias"]
-        own["weight"], own["bias"] = fold(*kept, scale)  # type: ignore[assignment, arg-type]
-        try:
-            output = self.operation(x, *context, **keywords)
-        finally:
-            own["weight"], own["bias"] = kept
-        return Term(output, is_own=self._ends_in_norm)
+        norm: Any = self.operation.get_submodule(self._norm)
+        folded = {f"{self._norm}.weight": norm.weight * scale, f"{self._norm}.bias": norm.bias * scale}
+        return Term(functional_call(self.operation, folded, (x, *context), keywords, tie_weights=False))
 
     def _by_eq_1(self, x: Tensor, *context: Any, **keywords: Any) -> Tensor:
         theta_id, theta_same = self.scales()
@@ -246,15 +242,6 @@ class MixedEdge(nn.Module):
             return theta_id * cast(Tensor, self.operation(x))
         same = theta_same * cast(Tensor, self.operation(x, *context, **keywords))
         return same if self.identity is None else same + theta_id * cast(Tensor, self.identity(x))
-
-
-def _is_hooked(module: nn.Module) -> bool:
-    own = vars(module)
-    return (
-        "forward" in own
-        or any(own[name] for name in HOOKS)
-        or any(_is_hooked(child) for child in own["_modules"].values() if child is not None)
-    )
 
 
 class Source:

@@ -38,14 +38,12 @@ class Term:
         scale: of shape ().
         channels: of the sum, where x may have fewer: the first ones.
         is_forked: whether x came from `fork`, which multiplies its gradient by `scale`.
-        is_own: whether nothing else holds x, nor needs its values backward, so that the sum may be written over it.
     """
 
     x: Tensor
     scale: Tensor | None = None
     channels: int | None = None
     is_forked: bool = False
-    is_own: bool = False
 
     @property
     def is_partial(self) -> bool:
@@ -69,26 +67,19 @@ def sum_terms(terms: Sequence[Term]) -> Tensor:
         for term in terms[1:]:
             total = total + term.x
         return total
-    # Partial terms come after a whole one, which makes the sum's tensor.
-    terms = sorted(terms, key=lambda term: 2 * term.is_partial - term.is_own)
+    terms = sorted(terms, key=lambda term: term.is_partial)  # after a whole one, which makes the sum's tensor
     kinds = [(term.channels, term.is_forked) for term in terms]
     tensors = [tensor for term in terms for tensor in (term.x, term.scale)]
-    mixed: Tensor = _SumTerms.apply(kinds, terms[0].is_own, *tensors)
+    mixed: Tensor = _SumTerms.apply(kinds, *tensors)
     return mixed
-
-
-def fold(weight: Tensor, bias: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """`scale * weight` and `scale * bias`, for a scale of shape ()."""
-    folded: tuple[Tensor, Tensor] = _Fold.apply(weight, bias, scale)
-    return folded
 
 
 class _Total:
     """A sum that grows in place, but never over a tensor of someone else."""
 
-    def __init__(self, value: Tensor | None = None, *, is_own: bool = False) -> None:
+    def __init__(self, value: Tensor | None = None) -> None:
         self.value = value
-        self._own = value if is_own else None  # the value, where it may be written over
+        self._own: Tensor | None = None  # the value, where it was made here
 
     def set_to_zero(self, shape: Sequence[int], like: Tensor) -> None:
         """Begin with zeros (B, C, H, W) of the type, device and memory format of `like`."""
@@ -114,23 +105,20 @@ class _SumTerms(torch.autograd.Function):
     """The gradient of a scale is an inner product: one pass over memory and no temporary."""
 
     @staticmethod
-    def forward(ctx: Any, kinds: Sequence[tuple[int | None, bool]], is_own: bool, *tensors: Any) -> Any:
+    def forward(ctx: Any, kinds: Sequence[tuple[int | None, bool]], *tensors: Any) -> Any:
         xs, scales = tensors[::2], tensors[1::2]
         dtype = xs[0].dtype
         for x in xs[1:]:
             dtype = torch.promote_types(dtype, x.dtype)
-        is_own = is_own and xs[0].dtype == dtype
-        if is_own:
-            ctx.mark_dirty(xs[0])
-        total = _Total(xs[0] if is_own else None, is_own=is_own)
-        for x, scale, (channels, _) in [*zip(xs, scales, kinds, strict=True)][is_own:]:
+        total = _Total()
+        for x, scale, (channels, _) in zip(xs, scales, kinds, strict=True):
             if total.value is None:
                 x = x.to(dtype)
                 if channels is not None and channels != x.shape[1]:
                     total.set_to_zero((x.shape[0], channels, *x.shape[2:]), x)
             total.add(x, scale, x.shape[1])
         ctx.kinds = [(channels and x.shape[1], is_forked) for x, (channels, is_forked) in zip(xs, kinds, strict=True)]
-        kept = (x if needed else None for x, needed in zip(xs, ctx.needs_input_grad[3::2], strict=True))
+        kept = (x if needed else None for x, needed in zip(xs, ctx.needs_input_grad[2::2], strict=True))
         ctx.save_for_backward(*scales, *kept)
         return total.value
 
@@ -139,34 +127,14 @@ class _SumTerms(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:
         count = len(ctx.kinds)
         scales, xs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
-        gradients: list[Tensor | None] = [None, None]
+        gradients: list[Tensor | None] = [None]
         for index, (channels, is_forked) in enumerate(ctx.kinds):
-            x, scale, needs_x = xs[index], scales[index], ctx.needs_input_grad[2 + 2 * index]
+            x, scale, needs_x = xs[index], scales[index], ctx.needs_input_grad[1 + 2 * index]
             seen = _window(grad, channels, 1)
             grad_x = seen if is_forked or scale is None else seen * scale.to(seen.dtype)
             gradients.append(grad_x if needs_x else None)
             gradients.append(None if x is None else _inner_product(seen, x).to(scale.dtype))
         return tuple(gradients)
-
-
-class _Fold(torch.autograd.Function):
-    """The gradient of the scale is that of the folded affine: sums over channels alone."""
-
-    @staticmethod
-    def forward(ctx: Any, weight: Tensor, bias: Tensor, scale: Tensor) -> Any:
-        ctx.save_for_backward(weight, bias, scale)
-        return weight * scale, bias * scale
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad_weight: Tensor, grad_bias: Tensor) -> Any:
-        weight, bias, scale = ctx.saved_tensors
-        needs = ctx.needs_input_grad
-        return (
-            grad_weight * scale if needs[0] else None,
-            grad_bias * scale if needs[1] else None,
-            torch.dot(weight, grad_weight) + torch.dot(bias, grad_bias) if needs[2] else None,
-        )
 
 
 class _Fork(torch.autograd.Function):
