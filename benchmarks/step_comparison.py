@@ -41,7 +41,7 @@ def compare_supervised_steps(
 
     plain = timm.create_model("resnet20", width=width, num_classes=CLASSES)
     plain.to(memory_format=memory_format).to(device)
-    mixed, naive = deepcopy(plain), deepcopy(plain)
+    mixed, joint, naive = deepcopy(plain), deepcopy(plain), deepcopy(plain)
     train_weights, train_theta = create_alternation(mixed, loss)
 
     def train_both() -> None:
@@ -57,6 +57,7 @@ def compare_supervised_steps(
             "architecture stage": train_both,
             "weights' half of it": train_weights,
             "theta half of it": train_theta,
+            "joint pass": create_joint_step(joint, loss),
             "naive alternation": create_naive_alternation(naive, loss),
         },
         unit="images",
@@ -91,6 +92,22 @@ def create_alternation(network: nn.Module, loss: Loss) -> tuple[Callable[[], Non
     theta_optimizer = _theta_optimizer(adaptation.theta_parameters())
     train_weights = create_step(network, loss, _weight_optimizer(network))
     return train_weights, create_step(network, loss, theta_optimizer, adaptation.architecture_pass)
+
+
+def create_joint_step(network: nn.Module, loss: Loss) -> Callable[[], None]:
+    """A step of weights and theta from one backward pass; the network's edges become mixed, in place."""
+    adaptation = Adaptation(network)
+    optimizers = _weight_optimizer(network), _theta_optimizer(adaptation.theta_parameters())
+
+    def step() -> None:
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        with adaptation.joint_pass():
+            loss(network).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    return step
 
 
 def create_naive_alternation(network: nn.Module, loss: Loss) -> Callable[[], None]:

@@ -112,7 +112,8 @@ def measure(adaptation: Adaptation, held_out: ImageSet, removals: int) -> list[d
     The weights rest, and BatchNorm normalises with the batch.
     """
     names = [spec.name for spec in adaptation.edges if spec.kind == "operation"]
-    gradients, changes = [], []
+    gradients: list[Tensor] = []
+    changes: list[Tensor] = []
     for images, labels, _ in batches(held_out, torch.arange(len(held_out)), HELD_OUT_BATCH):
         x = normalise(images, MEAN, STD)
         with adaptation.architecture_pass():
