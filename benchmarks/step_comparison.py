@@ -15,7 +15,7 @@ from benchmarks.timing import Comparison
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.data import Batch, load_image_splits
 from ssl_adapt.recipe import load_recipe
-from ssl_adapt.training.learner import create_learner
+from ssl_adapt.training.create_learner import create_learner
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.setting import create_accelerator
 

@@ -82,7 +82,9 @@ class Study:
         steps = len(self.train_set) // self.recipe.data.batch_size
         self.steps_per_epoch = steps
         stages = Stages(steps, 0, 0, steps)
-        self.monitor = create_monitor(self.recipe, self.train_set, test_set, stages, torch.device("cpu"))
+        self.monitor = create_monitor(
+            self.recipe.data, self.recipe.knn, self.train_set, test_set, stages, seed, torch.device("cpu")
+        )
         self.images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
         self.plain_macs = self._macs(self.objective().network.backbone)
 

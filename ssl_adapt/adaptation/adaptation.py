@@ -18,13 +18,13 @@ from ssl_adapt.adaptation.architecture import (
     model_name,
     replace_module,
 )
-from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange, fold_scale
+from ssl_adapt.adaptation.candidate import NoneRule, choose_candidate, one_hot
+from ssl_adapt.adaptation.edge import Choice, EdgeSpec, MixedEdge, ShapeChange, fold_scale
 from ssl_adapt.adaptation.passes import theta_alone, theta_too
 from ssl_adapt.adaptation.reachability import OnDead, check_dead_nodes
 from ssl_adapt.adaptation.sharing import Sharing, check_cells_agree, check_choices, group_name
 from ssl_adapt.errors import UserError
 
-NoneRule = Literal["literal", "threshold"]
 Scale = Literal["one", "fold"]
 
 UNDO = (
@@ -67,9 +67,9 @@ class Adaptation:
         on_dead: what `fix` does about a node that only none edges enter: "error" refuses it, "warn" says so.
 
     Raises:
-        ValueError: if the network declares no edges, is mixed, or was adapted at one of them; if its cells differ and so
-            can't share theta, an edge's module has another name too, or a follower has other edges; if an argument is
-            none of the words above, or `choices` or `only` name an edge or a candidate that is not there, or edges
+        ValueError: if the network declares no edges, is mixed, or was adapted at one of them; if its cells differ and
+            so can't share theta, an edge's module has another name too, or a follower has other edges; if an argument
+            is none of the words above, or `choices` or `only` name an edge or a candidate that is not there, or edges
             that share theta. The network then stays as it was.
 
     Source: the paper, section "Methodology"; "threshold", "project" and `none_start` are ours.
@@ -109,8 +109,8 @@ class Adaptation:
         self._given = choices
         if choices is not None:
             check_choices(choices, self.edges, sharing, shape_change)
-        self._before = Architecture.of(model)
-        if {spec.name for spec in self.edges} & self._before.changed.keys():
+        self.before = Architecture.of(model)
+        if {spec.name for spec in self.edges} & self.before.changed.keys():
             raise UserError("this network was adapted before; start from a plain one")
         if any(edge_specs(follower) != declared for follower in followers):
             raise UserError("a follower has other edges: make it by copy.deepcopy(model)")
@@ -181,10 +181,19 @@ class Adaptation:
         """
         self._check_finite(self.theta, UNDO)
         states = self.states()
-        edges = {**self._before.edges, **{state.spec.name: state.choice for state in states}}
+        edges = {**self.before.edges, **{state.spec.name: state.choice for state in states}}
         identities = any(state.choice == "identity" and state.spec.changes_shape for state in states)
         projects = self.shape_change == "project" and identities
         return Architecture(model_name(self.model), model_args(self.model), edges, "project" if projects else "pad")
+
+    def choose(self, choices: Mapping[str, Choice]) -> None:
+        """From now on these are the choices, as if the argument `choices` had given them.
+
+        Raises:
+            ValueError: if they name an edge or a candidate that is not there.
+        """
+        check_choices(choices, self.edges, "full", self.shape_change)
+        self._given = choices
 
     def anneal(self, fraction: float) -> None:
         """Move theta to `fraction` (0..1) of the way from where the first call found it to its one-hot choice.
@@ -282,19 +291,4 @@ class Adaptation:
     def _choice(self, spec: EdgeSpec, theta: tuple[float, ...]) -> Choice:
         if self._given is not None:
             return self._given.get(spec.name, "original")
-        none, identity, same = theta
-        allowed = {choice for choice in CHOICES if spec.allows(choice, self.shape_change)}
-        if spec.kind == "none":
-            bar = max(none, same) if self.none_rule == "literal" else self.none_threshold
-            return "identity" if "identity" in allowed and identity > bar else "original"
-        if spec.kind == "identity":  # both other candidates are the network's own shortcut
-            return "none" if "none" in allowed and none > max(identity, same) else "original"
-        best = max(same, identity) if "identity" in allowed else same
-        if "none" in allowed and none > best:
-            return "none"
-        return "identity" if "identity" in allowed and identity > same else "original"
-
-
-def one_hot(choice: Choice) -> tuple[float, float, float]:
-    """Theta at which a mixed edge computes its candidate `choice` alone."""
-    return (float(choice == "none"), float(choice == "identity"), float(choice == "original"))
+        return choose_candidate(spec, theta, self.shape_change, self.none_rule, self.none_threshold)

@@ -69,7 +69,7 @@ def choose_within(
     model: nn.Module,
     order: Sequence[Change],
     specs: Sequence[EdgeSpec],
-    fits: Callable[[nn.Module], bool],
+    fits: Callable[[nn.Module], bool] | None,
     images: Tensor,
 ) -> list[Change]:
     """The first changes of `order` with which the network fits, less those without which it fits as well.
@@ -81,7 +81,7 @@ def choose_within(
         model: the network; it is left as it was.
         order: the changes, the best first. Of several at one edge the first counts.
         specs: its edges.
-        fits: whether the network, with changes made, is cheap enough.
+        fits: whether the network, with changes made, is cheap enough; None takes all changes.
         images: (B, C, H, W), two or more that differ.
 
     Raises:
@@ -89,12 +89,14 @@ def choose_within(
     """
     taken: list[Change] = []
     for change in order:
-        if _holds(model, taken, specs, fits):
+        if fits is not None and _holds(model, taken, specs, fits):
             break
         if not {name for other in taken for name in other.edges} & set(change.edges):
             taken.append(change)
             if not _holds(model, taken, specs, lambda changed_model: tells_apart(changed_model, images)):
                 taken.pop()
+    if fits is None:
+        return taken
     if not _holds(model, taken, specs, fits):
         raise UserError(_OUT_OF_REACH.format(len(taken)))
     for change in reversed(taken[:-1]):

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import chosen_module, replace_module
 from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange
+from ssl_adapt.adaptation.sharing import Sharing, group_name
 from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import average
@@ -52,19 +53,20 @@ class Score:
     batches: int
 
 
-def possible_changes(specs: Sequence[EdgeSpec], shape_change: ShapeChange = "forbid") -> list[Change]:
-    """All changes of single edges, in forward order.
+def possible_changes(
+    specs: Sequence[EdgeSpec], shape_change: ShapeChange = "forbid", sharing: Sharing = "full"
+) -> list[Change]:
+    """All changes, in forward order: of single edges, or of those that change together.
 
     By default none at an edge that changes its tensor's shape: what would stand there is no plausible identity.
     """
-    return [
-        Change((spec.name,), choice)
-        for spec in specs
-        for choice in CHOICES
-        if choice not in ("original", spec.kind)
-        and spec.allows(choice, shape_change)
-        and not (choice == "none" and spec.changes_shape and shape_change == "forbid")
-    ]
+    groups: dict[tuple[str, Choice], list[str]] = {}
+    for spec in specs:
+        for choice in CHOICES:
+            stands_in = choice == "identity" or not (spec.changes_shape and shape_change == "forbid")
+            if choice not in ("original", spec.kind) and spec.allows(choice, shape_change) and stands_in:
+                groups.setdefault((group_name(spec, sharing, shape_change), choice), []).append(spec.name)
+    return [Change(tuple(edges), choice) for (_, choice), edges in groups.items()]
 
 
 @contextmanager

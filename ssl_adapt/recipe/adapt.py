@@ -8,7 +8,18 @@ from pydantic import Field, model_validator
 
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.section import Section
-from ssl_adapt.recipe.values import Betas, Count, EdgeChoices, Length, LengthOrZero, Number, Part, Positive, PositiveOrZero, Text
+from ssl_adapt.recipe.values import (
+    Betas,
+    Count,
+    EdgeChoices,
+    Length,
+    LengthOrZero,
+    Number,
+    Part,
+    Positive,
+    PositiveOrZero,
+    Text,
+)
 
 
 class AdaptSection(Section):
@@ -20,8 +31,8 @@ class AdaptSection(Section):
     epochs: Length = Field(description="length of the architecture stage; 0.5 is half an epoch; assumed")
     score: Literal["theta", "removal", "random", "uniform"] = Field(
         default="theta",
-        description="what chooses: theta, as the paper has it; removal: the loss measured with each change made; and two "
-        "controls, random and uniform (spread evenly over the depth), which need a budget",
+        description="what chooses: theta, as the paper has it; removal: the loss measured with each change made; and "
+        "two controls, random and uniform (spread evenly over the depth), which need a budget",
     )
     budget_macs: Part | None = Field(
         default=None, description="share of the plain network's multiply-adds that the fixed network may have"
@@ -63,11 +74,10 @@ class AdaptSection(Section):
     none_rule: Literal["literal", "threshold"] = Field(
         default="literal",
         description="a none edge becomes the identity where: literal: theta_id is the largest, by eq. 1; "
-        "threshold: theta_id > adapt.none_threshold"
+        "threshold: theta_id > adapt.none_threshold",
     )
     none_threshold: Number = Field(
-        default=0.0,
-        description="theta_id above which a none edge becomes the identity under adapt.none_rule=threshold"
+        default=0.0, description="theta_id above which a none edge becomes the identity under adapt.none_rule=threshold"
     )
     mode: Literal["hard", "anneal"] = Field(
         description="hard: fix at the end of the stage; anneal: theta first moves linearly to its one-hot target"
@@ -118,10 +128,12 @@ class AdaptSection(Section):
             )
         if self.choices is not None and (self.score != "theta" or budgets):
             raise UserError("adapt.choices leave nothing to choose: take out adapt.score and adapt.budget_*")
-        if self.theta_pass == "joint" and (self.score != "theta" or self.theta_batch == "next" or self.theta_updates_bn):
+        if self.theta_pass == "joint" and (
+            self.score != "theta" or self.theta_batch == "next" or self.theta_updates_bn
+        ):
             raise UserError(
-                "adapt.theta_pass=joint takes theta's gradients from the weights' pass, on its batch and statistics: set "
-                "adapt.score=theta, adapt.theta_batch=same and adapt.theta_updates_bn=false"
+                "adapt.theta_pass=joint takes theta's gradients from the weights' pass, its batch and its statistics: "
+                "set adapt.score=theta, adapt.theta_batch=same and adapt.theta_updates_bn=false"
             )
         return self
 

@@ -1,20 +1,17 @@
-"""What a run measures and tells at its landmarks: the baselines, each epoch, the fix, the result."""
+"""What a run measures and logs: the baselines, each epoch, the result."""
 
-from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
-from ssl_adapt.adaptation.adaptation import EdgeState
-from ssl_adapt.adaptation.architecture import unmixed
 from ssl_adapt.adaptation.cost import count_parameters
 from ssl_adapt.data import ImageSet, epoch_order
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import AccuracyMonitor, Evaluation, FeatureMonitor, Monitor
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import gather_objects
-from ssl_adapt.recipe import AdaptSection, DataSection, KnnSection
+from ssl_adapt.recipe import DataSection, KnnSection
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog, short_time
 from ssl_adapt.training.learner import Learner
@@ -31,11 +28,6 @@ LANDMARKS = {
     "recalibrated": "the same, BatchNorm's statistics measured anew",
     "result": "after the run",
 }
-RECALIBRATED = (
-    "BatchNorm recalibrated: the fixed network's {name} top-1 with BatchNorm's running means and variances measured "
-    "anew on training images, for this row alone. A fix changes what BatchNorm sees, and the statistics of the run "
-    "follow only as it trains on: this row is without that lag.\n"
-)
 
 
 def create_monitor(
@@ -79,7 +71,7 @@ def log_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
     if pixels is not None:
         log.record("raw_pixels", step=0, knn_top1=pixels.top1, knn_top5=pixels.top5)
         log.say(f"raw pixels         kNN {pixels.top1:7.2%}")
-    evaluation = _measure(log, "untrained", monitor, learner, 0)
+    evaluation = measure_network(log, "untrained", monitor, learner, 0)
     log.say(f"untrained network  {_describe(monitor, evaluation)}\n")
 
 
@@ -102,10 +94,10 @@ def log_epoch(
     log.record(
         "epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec, seconds=seconds
     )
-    if learner.adaptation:
+    if learner.theta_optimizer and learner.adaptation:
         log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
     is_time = evaluate_every > 0 and (epoch + 1) % evaluate_every == 0 and step < stages.total_steps
-    evaluation = _describe(monitor, _measure(log, "evaluation", monitor, learner, step)) if is_time else ""
+    evaluation = _describe(monitor, measure_network(log, "evaluation", monitor, learner, step)) if is_time else ""
     left = (stages.total_steps - step) * seconds / max(1, steps)  # none, where only the epoch's end was missing
     width = len(str(stages.epochs))
     log.say(
@@ -123,59 +115,15 @@ def log_step(log: RunLog, learner: Learner, loss: float | None, step: int, every
 
 def log_theta(log: RunLog, learner: Learner, stages: Stages, step: int) -> None:
     """Record theta some fifty times until the fix, the ends of epochs aside."""
-    if learner.adaptation and step % max(1, stages.fix_step // THETA_POINTS) == 0 and step % stages.steps_per_epoch:
+    if not (learner.theta_optimizer and learner.adaptation):
+        return
+    if step % max(1, stages.fix_step // THETA_POINTS) == 0 and step % stages.steps_per_epoch:
         log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
-
-
-def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
-    """Fix the architecture, between two measurements, and show what changed."""
-    assert learner.adaptation is not None
-    assert learner.adapt is not None
-    with log.clock_stopped():
-        backbone, px = learner.network.backbone, learner.image_px
-        before = _measure(log, "before_fix", monitor, learner, step)
-        plain = unmixed(backbone)
-        cost_before = count_parameters(plain), macs_of(plain, px)
-        del plain
-        states = learner.adaptation.states()
-        architecture = learner.fix()
-        after = _measure(log, "after_fix", monitor, learner, step)
-        recalibrated = _measure(log, "recalibrated", monitor, learner, step)
-        cost_after = count_parameters(backbone), macs_of(backbone, px)
-    folder.save_architecture(architecture.to_json())
-    log.record(
-        "fix", step=step, changed=architecture.changed, parameters=cost_after[0], macs=cost_after[1],
-        theta={state.spec.name: state.theta for state in states},
-    )  # fmt: skip
-    changed = [state for state in states if state.choice != "original"]
-    log.say("")
-    log.show_table(
-        f"Architecture fixed after step {step:,}: {len(changed)} of {len(states)} edges changed"
-        + ("" if changed else "; the nearest to it:"),
-        ["edge", "was", "is", "theta none", "identity", "same"],
-        [
-            [state.spec.name, state.spec.kind, state.choice, *(f"{value:+.3f}" for value in state.theta)]
-            for state in changed or sorted(states, key=partial(_margin, learner.adapt))[:3]
-        ],
-    )
-    rows = [
-        ["parameters", *(f"{cost[0]:,}" for cost in (cost_before, cost_after))],
-        ["multiply-adds", *(f"{cost[1]:,}" for cost in (cost_before, cost_after))],
-    ]
-    if before.rank_me is not None and after.rank_me is not None:
-        rows.append(["RankMe", f"{before.rank_me:.1f}", f"{after.rank_me:.1f}"])
-    if before.score and after.score:
-        rows.append([f"{monitor.name} top-1", f"{before.score.top1:.2%}", f"{after.score.top1:.2%}"])
-        if recalibrated.score:
-            rows.append(["  BatchNorm recalibrated", "", f"{recalibrated.score.top1:.2%}"])
-    log.show_table("The network before and after", ["", "before", "after"], rows)
-    if recalibrated.score:
-        log.say(RECALIBRATED.format(name=monitor.name))
 
 
 def log_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
     """Measure the trained network, write `result.json`, and show it beside the baselines."""
-    evaluation = _measure(log, "result", monitor, learner, step)
+    evaluation = measure_network(log, "result", monitor, learner, step)
     landmarks = {event["event"]: event for event in log.history}
     backbone, key = learner.network.backbone, f"{_key(monitor)}_top1"
     result: dict[str, Any] = {
@@ -219,7 +167,8 @@ def log_bad_images(log: RunLog, folder: RunFolder, *image_sets: ImageSet | None)
         )
 
 
-def _measure(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: int) -> Evaluation:
+def measure_network(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: int) -> Evaluation:
+    """Evaluate the network as the monitor does, and record the event."""
     network = learner.network
     is_projection = isinstance(monitor, FeatureMonitor) and monitor.protocol.layer == "projection"
     evaluate = monitor.evaluate_recalibrated if event == "recalibrated" else monitor.evaluate
@@ -233,14 +182,6 @@ def _measure(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: 
 
 def _key(monitor: Monitor) -> str:
     return monitor.name.lower()
-
-
-def _margin(adapt: AdaptSection, state: EdgeState) -> float:
-    """How far the edge is from another choice: what wins now, less what comes next."""
-    none, identity, same = state.theta
-    if state.spec.kind == "none":
-        return (same if adapt.none_rule == "literal" else adapt.none_threshold) - identity
-    return max(identity, same) - none if state.spec.kind == "identity" else same - max(none, identity)
 
 
 def _sample(image_set: ImageSet, limit: int, seed: int) -> ImageSet:

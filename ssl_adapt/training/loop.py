@@ -1,6 +1,7 @@
 """The one loop: train, self-supervised or supervised, while the architecture adapts, then export."""
 
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -13,17 +14,19 @@ from ssl_adapt.runs.checkpoint import Checkpoint
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.runs.stop_signal import InterruptedRunError, StopSignal
+from ssl_adapt.training.architecture_log import adapt_network
+from ssl_adapt.training.choice import choose_changes
+from ssl_adapt.training.create_learner import create_learner
 from ssl_adapt.training.landmarks import (
     create_monitor,
     log_bad_images,
     log_baselines,
     log_epoch,
-    log_fix,
     log_result,
     log_step,
     log_theta,
 )
-from ssl_adapt.training.learner import Learner, create_learner
+from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.plan import describe_plan, try_export, warn_if_too_short
 from ssl_adapt.training.progress import (
@@ -44,7 +47,7 @@ from ssl_adapt.training.setting import (
     seed_per_process,
 )
 
-ThetaOrder = Literal["theta first", "weights first"]
+ThetaOrder = Literal["theta first", "weights first", "joint"]
 
 
 def pretrain(recipe: Recipe) -> Path | None:
@@ -70,8 +73,7 @@ def pretrain(recipe: Recipe) -> Path | None:
         torch.manual_seed(recipe.seed)
         objective = create_objective(recipe, train_set)
         stop = StopSignal()
-        architecture = saved and saved.state["learner"]["architecture"]
-        learner = create_learner(recipe, objective, accelerator, architecture, stop.came)
+        learner = create_learner(recipe, objective, accelerator, saved and saved.state["learner"], stop.came)
         plan = describe_plan(recipe, learner, monitor, stages)
         try_export(learner, recipe.model)
 
@@ -88,6 +90,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 seed_per_process(recipe.seed)
                 progress = Progress()
                 log_baselines(log, monitor, learner)
+            choose = partial(choose_changes, learner, recipe.data, train_set, stages, recipe.seed)
             del saved  # as large as the network and its optimiser
 
             for epoch in range(progress.epoch, stages.epochs):
@@ -96,8 +99,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                     return None
                 log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
                 for batch in epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step):
-                    if learner.adaptation and progress.step == stages.fix_step:
-                        log_fix(log, folder, monitor, learner, progress.step)
+                    adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
                     loss = train_step(learner, stages, learner.views(batch), progress.step)
                     log.advance()
                     progress.count(loss)
@@ -120,8 +122,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 if is_checkpoint_epoch(recipe.run, stages, epoch + 1):
                     progress.save(folder, learner, log)
 
-            if learner.adaptation:
-                log_fix(log, folder, monitor, learner, progress.step)
+            adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
             log_result(log, folder, monitor, learner, progress.step)
             return export(log, folder, learner, recipe.model)
 
@@ -135,20 +136,22 @@ def train_step(learner: Learner, stages: Stages, views: Sequence[Tensor], step: 
     order = theta_order(learner.adapt, stages, step)
     if order == "theta first" and learner.train_theta(views) is None:
         return None
-    loss = learner.train_weights(views, lr_at(learner.train, stages, step), (step + 1) / stages.total_steps)
+    lr, progress = lr_at(learner.train, stages, step), (step + 1) / stages.total_steps
+    loss = learner.train_weights(views, lr, progress, joint=order == "joint")
     if loss is not None and order == "weights first" and learner.train_theta(views) is None:
         return None
-    if learner.adaptation and step >= stages.architecture_steps:
-        learner.adaptation.anneal((step + 1 - stages.architecture_steps) / stages.anneal_steps)
+    share = stages.annealed(step)
+    if learner.adaptation and share is not None:
+        learner.adaptation.anneal(share)
     return loss
 
 
-def theta_order(
-    adapt: AdaptSection | None, stages: Stages, step: int
-) -> Literal["theta first", "weights first"] | None:
-    """Whether theta moves before the weights, after them, or not at all."""
-    if adapt is None or step >= stages.architecture_steps:
+def theta_order(adapt: AdaptSection | None, stages: Stages, step: int) -> ThetaOrder | None:
+    """Whether theta moves before the weights, after them, with them, or not at all."""
+    if adapt is None or adapt.score != "theta" or step >= stages.architecture_steps:
         return None
+    if adapt.theta_pass == "joint":
+        return "joint"
     if adapt.theta_batch == "same":
         return "weights first"
     return "theta first" if step > 0 else None  # there is no batch before the first

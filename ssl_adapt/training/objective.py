@@ -99,10 +99,11 @@ def create_backbone(
         ValueError: if timm does not know the model or refuses its arguments, or it has no edges to
             adapt or no paths to drop.
     """
+    arguments = arguments_with_granularity(model, adapt.granularity if adapt else None)
     cfg = {"input_size": (3, data.image_px, data.image_px), "mean": data.mean, "std": data.std, "crop_pct": 1.0}
     try:
         backbone: nn.Module = timm.create_model(
-            model.name, num_classes=num_classes, pretrained_cfg_overlay=cfg, **model.args
+            model.name, num_classes=num_classes, pretrained_cfg_overlay=cfg, **arguments
         )
     except (
         ArithmeticError,
@@ -125,10 +126,33 @@ def create_backbone(
     if adapt is None:
         return backbone
     if not isinstance(backbone, Adaptable):
-        return adaptable(backbone, adapt.edges, model_args=model.args)
+        if adapt.granularity == "operation":
+            raise UserError(f"adapt.granularity=operation: the edges of {model.name} are block or branch")
+        return adaptable(backbone, adapt.edges, granularity=adapt.granularity or "block", model_args=model.args)
     if adapt.edges is not None:
         raise UserError(f"adapt.edges={adapt.edges}: {model.name} declares its own edges; leave it out")
     return backbone
+
+
+def arguments_with_granularity(model: ModelSection, granularity: str | None) -> dict[str, Any]:
+    """The arguments of the model, with `adapt.granularity` among them where it is one of ours.
+
+    Raises:
+        ValueError: if it is one that has no such edges.
+    """
+    is_ours = timm.is_model(model.name) and timm.model_entrypoint(model.name).__module__.startswith("ssl_adapt.")
+    if granularity is None or not is_ours:
+        return dict(model.args)
+    if "granularity" in model.args:
+        raise UserError(f"adapt.granularity={granularity} and model.args.granularity say the same: give one of them")
+    has_operations_alone = timm.model_entrypoint(model.name).__module__.endswith(".darts")
+    if has_operations_alone and granularity != "operation":
+        raise UserError(
+            f"adapt.granularity={granularity}: {model.name} has no residual blocks; its edges are operations: "
+            "leave it out"
+        )
+    own = "op" if granularity == "operation" else granularity
+    return dict(model.args) if has_operations_alone else {**model.args, "granularity": own}
 
 
 def _nearest_models(name: str) -> str:

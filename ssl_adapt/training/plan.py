@@ -7,14 +7,14 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from ssl_adapt.adaptation.architecture import unmixed
+from ssl_adapt.adaptation.architecture import edge_specs, unmixed
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import Monitor
 from ssl_adapt.export import export_timm
 from ssl_adapt.json_text import one_line
 from ssl_adapt.processes import process_count
-from ssl_adapt.recipe import ModelSection, Recipe
+from ssl_adapt.recipe import AdaptSection, ModelSection, Recipe
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.learner import Learner
@@ -47,7 +47,7 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
             + (f"; heads {heads:,} parameters" if heads else ""),
         ),
         ("edges", _describe_edges(learner)),
-        ("stages", _describe_stages(stages, adapts=recipe.adapt is not None)),
+        ("stages", _describe_stages(stages, recipe.adapt)),
         (monitor.name, monitor.describe()),
     ]
 
@@ -55,7 +55,7 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
 def warn_if_too_short(log: RunLog, learner: Learner, stages: Stages) -> None:
     """Say so where the architecture stage is too short to change any edge."""
     adapt = learner.adapt
-    if learner.adaptation and adapt and not adapt.choices:
+    if learner.adaptation and adapt and adapt.score == "theta" and not adapt.budget and not adapt.choices:
         quickest = min(
             steps_to_change(
                 kind,
@@ -136,22 +136,36 @@ def _describe_edges(learner: Learner) -> str:
     adapt = learner.adapt
     if adapt is None:
         return "stay as they are (adapt=null)"
-    if learner.adaptation is None:
+    if learner.adaptation is None and adapt.score == "theta":
         return "fixed already"
-    kinds = Counter(spec.kind for spec in learner.adaptation.edges)
+    specs = edge_specs(learner.network.backbone)
+    kinds = Counter(spec.kind for spec in specs)
     described = ", ".join(f"{count} {kind}" for kind, count in kinds.items())
+    if adapt.score != "theta" or learner.adaptation is None:
+        return f"{len(specs)} ({described}), chosen by {adapt.score}{_describe_budget(adapt)}"
     groups = len(learner.adaptation.theta)
-    return f"{sum(kinds.values())} ({described}), {groups} theta (sharing {adapt.sharing})"
+    return f"{sum(kinds.values())} ({described}), {groups} theta (sharing {adapt.sharing}){_describe_budget(adapt)}"
 
 
-def _describe_stages(stages: Stages, *, adapts: bool) -> str:
+def _describe_budget(adapt: AdaptSection) -> str:
+    if adapt.budget is None:
+        return ""
+    unit, share = adapt.budget
+    names = {"macs": "the multiply-adds", "parameters": "the parameters", "seconds": "the time"}
+    return f", {share:.0%} of {names[unit]} are left" + (f" after {adapt.rounds} rounds" if adapt.rounds > 1 else "")
+
+
+def _describe_stages(stages: Stages, adapt: AdaptSection | None) -> str:
     network = stages.total_steps - stages.fix_step
     parts = []
-    if adapts:
-        parts.append(f"{stages.architecture_steps:,} steps of weights and theta by turns")
+    if adapt is not None:
+        how = {"alternating": "weights and theta by turns", "joint": "weights and theta in one pass"}[adapt.theta_pass]
+        parts.append(f"{stages.architecture_steps:,} steps of {how if adapt.score == 'theta' else 'weights'}")
+        if adapt.score != "theta" or adapt.budget is not None:
+            parts.append("choice")
         if stages.anneal_steps:
             parts.append(f"{stages.anneal_steps:,} steps of annealing")
-        parts.append("fix")
+        parts.append(f"fix, all in {stages.rounds} rounds" if stages.rounds > 1 else "fix")
     if network:
         parts.append(f"{network:,} steps of weights")
     return " -> ".join(parts)

@@ -18,17 +18,41 @@ class Stages:
         architecture_steps: weights and theta train by turns.
         anneal_steps: weights train while theta moves to its one-hot choice.
         total_steps: the whole run; what is left after the fix is the network stage.
+        rounds: equal parts of the first two stages, each of which ends with a fix; theta has one.
     """
 
     steps_per_epoch: int
     architecture_steps: int
     anneal_steps: int
     total_steps: int
+    rounds: int = 1
 
     @property
     def fix_step(self) -> int:
         """The step before which the architecture is fixed."""
         return self.architecture_steps + self.anneal_steps
+
+    def round_chosen_before(self, step: int) -> int | None:
+        """The round (0, 1, ...) whose choice is made before that step; None where none is."""
+        return next((index for index in range(self.rounds) if step == self._choice_step(index)), None)
+
+    def is_fixed_before(self, step: int) -> bool:
+        """Whether a round ends before that step."""
+        return any(step == self._round_end(index) for index in range(self.rounds))
+
+    def annealed(self, step: int) -> float | None:
+        """The share of its round's annealing that is done after that step; None for a step without annealing."""
+        for index in range(self.rounds):
+            begin, end = self._choice_step(index), self._round_end(index)
+            if begin <= step < end:
+                return (step + 1 - begin) / (end - begin)
+        return None
+
+    def _round_end(self, index: int) -> int:
+        return (index + 1) * self.fix_step // self.rounds
+
+    def _choice_step(self, index: int) -> int:
+        return self._round_end(index) - self.anneal_steps // self.rounds
 
     @property
     def epochs(self) -> int:
@@ -47,7 +71,13 @@ class Stages:
 
 
 def plan_stages(
-    *, steps_per_epoch: int, epochs: int, adapt_epochs: float, anneal_epochs: float, max_steps: int | None
+    *,
+    steps_per_epoch: int,
+    epochs: int,
+    adapt_epochs: float,
+    anneal_epochs: float,
+    max_steps: int | None,
+    rounds: int = 1,
 ) -> Stages:
     """The stages in steps; with `max_steps` they shrink in proportion, but none that exists falls to 0.
 
@@ -65,7 +95,7 @@ def plan_stages(
         if max_steps < stages:
             raise UserError(f"train.max_steps={max_steps} is too short for {stages} stages: set it to {stages} or more")
         steps = _shrink(steps, max_steps)
-    return Stages(steps_per_epoch, steps[0], steps[1], sum(steps))
+    return Stages(steps_per_epoch, steps[0], steps[1], sum(steps), max(1, min(rounds, steps[0] + steps[1])))
 
 
 def _shrink(steps: list[int], total: int) -> list[int]:

@@ -105,6 +105,7 @@ def create_stages(data: DataSection, train: TrainSection, adapt: AdaptSection | 
         adapt_epochs=adapt.epochs if adapt else 0,
         anneal_epochs=adapt.anneal_epochs if adapt else 0,
         max_steps=train.max_steps,
+        rounds=adapt.rounds if adapt else 1,
     )
 
 
@@ -121,9 +122,24 @@ def epoch_batches(
     """This process's share of the batches from `step` to the end of the epoch, in the order of seed and epoch."""
     last = stages.last_step(epoch) - epoch * stages.steps_per_epoch
     first = step - epoch * stages.steps_per_epoch
-    batch_size = data.batch_size
+    return _share_of_batches(data, train_set, device, stages, seed, epoch, slice(first, last))
+
+
+def score_batches(
+    data: DataSection, train_set: ImageSet, device: torch.device, stages: Stages, seed: int, index: int, count: int
+) -> Iterator[Batch]:
+    """This process's share of the batches on which the changes of a round are measured; at most those of an epoch.
+
+    Their order is that of an epoch after the run's last.
+    """
+    return _share_of_batches(data, train_set, device, stages, seed, stages.epochs + index, slice(0, count))
+
+
+def _share_of_batches(
+    data: DataSection, train_set: ImageSet, device: torch.device, stages: Stages, seed: int, epoch: int, which: slice
+) -> Iterator[Batch]:
     order = epoch_order(len(train_set), seed=seed, epoch=epoch)
-    batches = order[: stages.steps_per_epoch * batch_size].view(-1, batch_size)[first:last]
+    batches = order[: stages.steps_per_epoch * data.batch_size].view(-1, data.batch_size)[which]
     share = batches.chunk(process_count(), dim=1)[process_index()]
     return iterate_batches(
         train_set,

@@ -19,7 +19,8 @@ from ssl_adapt.evaluation.monitor import FeatureMonitor
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.objectives import Objective
 from ssl_adapt.training.accumulation import backward_in_parts
-from ssl_adapt.training.learner import Learner, create_learner
+from ssl_adapt.training.create_learner import create_learner
+from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import OBJECTIVES, create_objective
 from ssl_adapt.training.setting import create_accelerator
 

@@ -16,7 +16,7 @@ from ssl_adapt.objectives import Simclr
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.lock import lock_folder
 from ssl_adapt.runs.stop_signal import InterruptedRunError
-from ssl_adapt.training.learner import create_learner
+from ssl_adapt.training.create_learner import create_learner
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.progress import check_same_view
 from ssl_adapt.training.setting import create_accelerator, epoch_batches

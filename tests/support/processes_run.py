@@ -14,7 +14,8 @@ from ssl_adapt.processes import process_count, process_index, sum_all
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
-from ssl_adapt.training.learner import Learner, create_learner
+from ssl_adapt.training.create_learner import create_learner
+from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.setting import create_accelerator
 

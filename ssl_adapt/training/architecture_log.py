@@ -1,0 +1,166 @@
+"""What a run logs of its architecture: what was chosen and why, and the network before and after the fix."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from ssl_adapt.adaptation.adaptation import EdgeState
+from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
+from ssl_adapt.adaptation.cost import count_parameters
+from ssl_adapt.evaluation.monitor import Evaluation, Monitor
+from ssl_adapt.recipe import AdaptSection
+from ssl_adapt.runs.folder import RunFolder
+from ssl_adapt.runs.log import RunLog
+from ssl_adapt.training.choice import Choice
+from ssl_adapt.training.landmarks import measure_network
+from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.plan import macs_of
+from ssl_adapt.training.schedules import Stages
+
+MOST_ROWS = 12  # of a table of scores, beside the changes that are made
+RECALIBRATED = (
+    "BatchNorm recalibrated: the fixed network's {name} top-1 with BatchNorm's running means and variances measured "
+    "anew on training images, for this row alone. A fix changes what BatchNorm sees, and the statistics of the run "
+    "follow only as it trains on: this row is without that lag.\n"
+)
+
+
+def adapt_network(
+    log: RunLog,
+    folder: RunFolder,
+    monitor: Monitor,
+    learner: Learner,
+    stages: Stages,
+    choose: Callable[[int], Choice],
+    step: int,
+) -> None:
+    """What is due before a step: choose what changes, and fix it.
+
+    Args:
+        log: shows both.
+        folder: keeps the architecture.
+        monitor: judges the network before and after the last fix.
+        learner: has the network.
+        stages: when.
+        choose: what changes in a round.
+        step: steps done.
+    """
+    index = stages.round_chosen_before(step) if learner.is_choosing else None
+    if index is not None:
+        log_choice(log, learner, choose, index, stages.rounds, step)
+    if learner.adapt is not None and stages.is_fixed_before(step):
+        if step < stages.fix_step:
+            architecture = learner.fix()
+            folder.save_architecture(architecture.to_json())
+            log.record("round", step=step, changed=architecture.changed)
+        else:
+            log_fix(log, folder, monitor, learner, step)
+
+
+def log_choice(
+    log: RunLog, learner: Learner, choose: Callable[[int], Choice], index: int, rounds: int, step: int
+) -> None:
+    """Choose what changes in a round, say what the choice rests on and what it cost, and begin to change it."""
+    assert learner.adapt is not None
+    with log.clock_stopped():
+        choice = choose(index)
+    choices = {name: change.choice for change in choice.changes for name in change.edges}
+    log.record(
+        "choice", step=step, round=index + 1, rounds=rounds, score=learner.adapt.score, choices=choices,
+        scores={str(score.change): [score.value, score.error, score.batches] for score in choice.scores},
+        passes=choice.passes, seconds=choice.seconds,
+    )  # fmt: skip
+    of_rounds = f", round {index + 1} of {rounds}" if rounds > 1 else ""
+    cost = f", {choice.passes:,} forward passes in {choice.seconds:.1f} s" if choice.passes else ""
+    log.say("")
+    title = f"Chosen after step {step:,} by {learner.adapt.score}{of_rounds}{cost}: {len(choice.changes)} changes"
+    if choice.scores:
+        log.show_table(title, ["change", "loss with it, less without", ""], _score_rows(choice))
+    else:
+        log.show_table(title, ["change"], [[str(change)] for change in choice.changes])
+    if choices or learner.adaptation:
+        learner.change(choices)
+
+
+def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
+    """Fix the architecture, between two measurements, and show what changed."""
+    with log.clock_stopped():
+        backbone, px = learner.network.backbone, learner.image_px
+        before = measure_network(log, "before_fix", monitor, learner, step)
+        plain = unmixed(backbone)
+        cost_before = count_parameters(plain), macs_of(plain, px)
+        del plain
+        states = learner.adaptation.states() if learner.adaptation else []
+        architecture = learner.fix()
+        after = measure_network(log, "after_fix", monitor, learner, step)
+        recalibrated = measure_network(log, "recalibrated", monitor, learner, step)
+        cost_after = count_parameters(backbone), macs_of(backbone, px)
+    folder.save_architecture(architecture.to_json())
+    log.record(
+        "fix", step=step, changed=architecture.changed, parameters=cost_after[0], macs=cost_after[1],
+        theta={state.spec.name: state.theta for state in states},
+    )  # fmt: skip
+    log.say("")
+    _show_changed(log, learner, architecture, states, step)
+    _show_costs(log, monitor, (cost_before, cost_after), (before, after, recalibrated))
+
+
+def _score_rows(choice: Choice) -> list[list[str]]:
+    """The changes that are made, then those that come nearest to them."""
+    lowest = sorted(choice.scores, key=lambda score: score.value)
+    made = [score for score in lowest if score.change in choice.changes]
+    left = [score for score in lowest if score.change not in choice.changes][:MOST_ROWS]
+    return [
+        [str(score.change), f"{score.value:+.4f} ± {score.error:.4f}", "made" if score in made else ""]
+        for score in (*made, *left)
+    ]
+
+
+def _show_changed(
+    log: RunLog, learner: Learner, architecture: Architecture, states: Sequence[EdgeState], step: int
+) -> None:
+    adapt, changed = learner.adapt, architecture.changed
+    assert adapt is not None
+    title = f"Architecture fixed after step {step:,}: {len(changed)} of {len(architecture.edges)} edges changed"
+    if adapt.score != "theta":
+        kinds = {spec.name: spec.kind for spec in edge_specs(learner.network.backbone)}
+        log.show_table(title, ["edge", "was", "is"], [[name, kinds[name], choice] for name, choice in changed.items()])
+        return
+    shown = [state for state in states if state.choice != "original"]
+    log.show_table(
+        title + ("" if shown else "; the nearest to it:"),
+        ["edge", "was", "is", "theta none", "identity", "same"],
+        [
+            [state.spec.name, state.spec.kind, state.choice, *(f"{value:+.3f}" for value in state.theta)]
+            for state in shown or sorted(states, key=partial(_margin, adapt))[:3]
+        ],
+    )
+
+
+def _show_costs(
+    log: RunLog,
+    monitor: Monitor,
+    costs: tuple[tuple[int, int], tuple[int, int]],
+    evaluations: tuple[Evaluation, Evaluation, Evaluation],
+) -> None:
+    before, after, recalibrated = evaluations
+    rows = [
+        ["parameters", *(f"{cost[0]:,}" for cost in costs)],
+        ["multiply-adds", *(f"{cost[1]:,}" for cost in costs)],
+    ]
+    if before.rank_me is not None and after.rank_me is not None:
+        rows.append(["RankMe", f"{before.rank_me:.1f}", f"{after.rank_me:.1f}"])
+    if before.score and after.score:
+        rows.append([f"{monitor.name} top-1", f"{before.score.top1:.2%}", f"{after.score.top1:.2%}"])
+        if recalibrated.score:
+            rows.append(["  BatchNorm recalibrated", "", f"{recalibrated.score.top1:.2%}"])
+    log.show_table("The network before and after", ["", "before", "after"], rows)
+    if recalibrated.score:
+        log.say(RECALIBRATED.format(name=monitor.name))
+
+
+def _margin(adapt: AdaptSection, state: EdgeState) -> float:
+    """How far the edge is from another choice: what wins now, less what comes next."""
+    none, identity, same = state.theta
+    if state.spec.kind == "none":
+        return (same if adapt.none_rule == "literal" else adapt.none_threshold) - identity
+    return max(identity, same) - none if state.spec.kind == "identity" else same - max(none, identity)

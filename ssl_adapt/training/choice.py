@@ -1,0 +1,159 @@
+"""The choice of what changes, where a measurement or a budget makes it and not theta alone."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
+from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
+from ssl_adapt.adaptation.edge import EdgeSpec
+from ssl_adapt.adaptation.score import Change, Score, possible_changes, ranked, removal_scores
+from ssl_adapt.data import ImageSet
+from ssl_adapt.processes import gather_objects, process_count
+from ssl_adapt.recipe import AdaptSection, DataSection
+from ssl_adapt.runs.checkpoint import random_state, set_random_state
+from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.schedules import Stages
+from ssl_adapt.training.setting import score_batches
+
+MOST_IMAGES = 8  # of a batch, with which it is seen that a network still tells images apart
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What a round changes, and why.
+
+    Attributes:
+        changes: in the order of the rule.
+        scores: of all changes that were measured; empty for other rules.
+        passes: forward passes that measured them.
+        seconds: that it all took.
+    """
+
+    changes: Sequence[Change]
+    scores: Sequence[Score]
+    passes: int
+    seconds: float
+
+
+def choose_changes(
+    learner: Learner, data: DataSection, train_set: ImageSet, stages: Stages, seed: int, index: int
+) -> Choice:
+    """The changes of a round.
+
+    Args:
+        learner: its network is left as it was.
+        data: how its images are batched.
+        train_set: those on which changes are measured.
+        stages: how many rounds there are.
+        seed: of the run.
+        index: of the round, from 0: each brings the network its part of the way to the budget.
+
+    Raises:
+        ValueError: if the budget can't be met.
+
+    Distributed: collective; the main process chooses for all.
+    """
+    began = time.perf_counter()
+    adapt = learner.adapt
+    assert adapt is not None
+    batches = views_for_scores(learner, data, train_set, stages, seed, index)
+    network = unmixed(learner.network.backbone)
+    specs = edge_specs(network)
+    made = Architecture.of(network).changed.keys()
+    changes = [c for c in possible_changes(specs, adapt.shape_change, adapt.sharing) if not made & set(c.edges)]
+    scores = measure(learner, changes, batches) if adapt.score == "removal" else []
+    images = next(tensor for tensor in batches[0] if tensor.ndim == 4)
+    if adapt.budget is None:
+        helpful = sorted((s for s in scores if s.value + 2 * s.error < 0), key=lambda score: score.value)
+        chosen = choose_within(network, [s.change for s in helpful], specs, None, images[:MOST_IMAGES])
+    else:
+        share = 1 - (1 - adapt.budget[1]) * (index + 1) / stages.rounds
+        chosen = _within_budget(
+            learner, network, specs, changes, scores, share, images, seed=seed * stages.rounds + index
+        )
+    chosen = gather_objects(chosen)[0]  # measured times differ, and so may what they lead to
+    passes = sum(score.batches for score in scores) + (len(batches) if scores else 0)
+    return Choice(chosen, scores, passes, time.perf_counter() - began)
+
+
+def views_for_scores(
+    learner: Learner, data: DataSection, train_set: ImageSet, stages: Stages, seed: int, index: int
+) -> list[list[Tensor]]:
+    """Views of the batches on which the changes of a round are measured; torch's random state stays as it was."""
+    assert learner.adapt is not None
+    count = learner.adapt.score_batches if learner.adapt.score == "removal" else 1
+    state = random_state()
+    batches = score_batches(data, train_set, learner.accelerator.device, stages, seed, index, count)
+    views = [learner.views(batch) for batch in batches]
+    set_random_state(state)
+    return views
+
+
+def measure(learner: Learner, changes: Sequence[Change], batches: Sequence[Sequence[Tensor]]) -> list[Score]:
+    """The loss with each change made, less the loss as it is, in training mode; nothing is left behind."""
+    network, objective = learner.network, learner.objective
+    assert learner.adapt is not None
+
+    def loss(views: Sequence[Tensor]) -> Tensor:
+        with learner.accelerator.autocast():
+            outputs = objective.forward(network, views)
+        return objective.loss(outputs)
+
+    modes = {module: module.training for module in network.modules()}
+    network.train()
+    scores = removal_scores(
+        network.backbone, changes, loss, batches, specs=edge_specs(network.backbone), network=network,
+        shape_change=learner.adapt.shape_change,
+    )  # fmt: skip
+    for module, mode in modes.items():
+        module.training = mode
+    return scores
+
+
+def cost_images(data: DataSection, device: torch.device) -> Tensor:
+    """Black images, this process's share of a batch, with which costs are measured."""
+    return torch.zeros(data.batch_size // process_count(), 3, data.image_px, data.image_px, device=device)
+
+
+def _within_budget(
+    learner: Learner,
+    network: nn.Module,
+    specs: Sequence[EdgeSpec],
+    changes: Sequence[Change],
+    scores: Sequence[Score],
+    share: float,
+    images: Tensor,
+    *,
+    seed: int,
+) -> list[Change]:
+    adapt, plain_cost = learner.adapt, learner.plain_cost
+    assert adapt is not None
+    assert adapt.budget is not None
+    assert plain_cost is not None
+    unit, limit = adapt.budget[0], share * plain_cost
+    few = images[:MOST_IMAGES]
+
+    def fits(model: nn.Module) -> bool:
+        return measure_cost(model, images, unit) <= limit
+
+    if adapt.score == "uniform":
+        one_each = {change.edges: change for change in reversed(changes)}  # the first of several at an edge
+        return choose_uniform(network, [*reversed(one_each.values())], specs, fits, few)
+    values = {score.change: score.value for score in scores} or _theta_values(learner, adapt, changes)
+    saved = savings(network, changes, specs, images, unit)
+    saving = [change for change in changes if saved[change] > 0 or values.get(change, 0) < 0]
+    order = ranked(adapt.score, saving, values=values, saved=saved, seed=seed)
+    return choose_within(network, order, specs, fits, few)
+
+
+def _theta_values(learner: Learner, adapt: AdaptSection, changes: Sequence[Change]) -> dict[Change, float]:
+    """How much more theta gives to what is there than to the candidate."""
+    if adapt.score != "theta" or learner.adaptation is None:
+        return {}
+    theta = {state.spec.name: state.theta for state in learner.adaptation.states()}
+    places = {"none": 0, "identity": 1}
+    return {change: theta[change.edges[0]][2] - theta[change.edges[0]][places[change.choice]] for change in changes}

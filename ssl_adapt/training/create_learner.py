@@ -1,0 +1,77 @@
+"""A fresh learner from a recipe, or that of a run that goes on."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from accelerate import Accelerator
+
+from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
+from ssl_adapt.adaptation.budget import measure_cost
+from ssl_adapt.backbones.memory_format import choose_memory_format
+from ssl_adapt.objectives.base import Objective
+from ssl_adapt.processes import process_count
+from ssl_adapt.recipe import Recipe
+from ssl_adapt.training.batch_norm import synchronise_batch_norm
+from ssl_adapt.training.choice import cost_images
+from ssl_adapt.training.learner import Learner, create_adaptation
+from ssl_adapt.training.optimizers import create_theta_optimizer, create_weight_optimizer, layer_rates
+from ssl_adapt.training.setting import prepare
+
+
+def create_learner(
+    recipe: Recipe,
+    objective: Objective,
+    accelerator: Accelerator,
+    saved: Mapping[str, Any] | None = None,
+    stop_came: Callable[[], bool] = lambda: False,
+) -> Learner:
+    """A fresh learner.
+
+    Args:
+        recipe: its sections train and adapt, and the size of its images.
+        objective: what the network is trained for.
+        accelerator: device, processes and mixed precision.
+        saved: the `state_dict` of a learner that goes on, of which the architecture is taken.
+        stop_came: whether this process was told to end the run.
+
+    Raises:
+        ValueError: if timm does not know the model, or it cannot be adapted.
+    """
+    network: Any = objective.network.to(accelerator.device)
+    bfloat16 = accelerator.mixed_precision == "bf16"  # the format is the plain network's, so that a resume finds it too
+    memory_format = choose_memory_format(network, accelerator.device, bfloat16=bfloat16)
+    rates = layer_rates(network.backbone, recipe.train.layer_decay)
+    adaptation = theta_optimizer = choices = None
+    plain_cost = saved["plain_cost"] if saved else None
+    if saved is None and recipe.adapt is not None and recipe.adapt.budget is not None:
+        plain_cost = measure_cost(
+            network.backbone, cost_images(recipe.data, accelerator.device), recipe.adapt.budget[0]
+        )
+    if saved is not None and saved["architecture"] is not None:
+        for backbone in (network.backbone, *network.teacher_backbones):
+            apply_architecture(backbone, Architecture.from_dict(saved["architecture"]))
+    if recipe.adapt is not None and (saved["adaptation"] is not None if saved else recipe.adapt.score == "theta"):
+        choices = saved and saved["choices"]
+        adaptation = create_adaptation(network.backbone, recipe.adapt, network.teacher_backbones, choices)
+        if recipe.adapt.score == "theta":
+            theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
+    if process_count() > 1 and recipe.train.sync_batchnorm:
+        synchronise_batch_norm(network, accelerator.device)
+    network.to(memory_format=memory_format)
+    weight_optimizer = create_weight_optimizer(network, recipe.train, accelerator.device, rates)
+    prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, recipe.data.image_px)
+    return Learner(
+        objective=objective,
+        prepared=prepared,
+        weight_optimizer=weight_optimizer,
+        adaptation=adaptation,
+        theta_optimizer=theta_optimizer,
+        accelerator=accelerator,
+        train=recipe.train,
+        adapt=recipe.adapt,
+        image_px=recipe.data.image_px,
+        memory_format=memory_format,
+        stop_came=stop_came,
+        plain_cost=plain_cost,
+        choices=choices,
+    )
