@@ -10,8 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from ssl_adapt.adaptation.architecture import chosen_module, replace_module
-from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange
+from ssl_adapt.adaptation.architecture import Architecture, chosen_module, replace_module
+from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, MixedEdge, ShapeChange, Zero
 from ssl_adapt.adaptation.sharing import Sharing, group_name
 from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.errors import UserError
@@ -69,6 +69,15 @@ def possible_changes(
     return [Change(tuple(edges), choice) for (_, choice), edges in groups.items()]
 
 
+def removable_skips(architecture: Architecture, specs: Sequence[EdgeSpec], sharing: Sharing = "full") -> list[Change]:
+    """The changes that take skips away again which stand where the plain network has none, in forward order."""
+    groups: dict[str, list[str]] = {}
+    for spec in specs:
+        if spec.kind == "none" and architecture.edges[spec.name] == "identity":
+            groups.setdefault(group_name(spec, sharing, "pad"), []).append(spec.name)
+    return [Change(tuple(edges), "original") for edges in groups.values()]
+
+
 @contextmanager
 def changed(
     model: nn.Module, specs: Mapping[str, EdgeSpec], change: Change, shape_change: ShapeChange = "pad"
@@ -98,6 +107,8 @@ def make_change(
         module = model.get_submodule(name)
         mixed = module if isinstance(module, MixedEdge) else None
         operation, identity = (mixed.operation, mixed.identity) if mixed else (module, None)
+        if change.choice == "original" and specs[name].kind == "none":  # a skip is taken away again
+            operation = Zero(specs[name].out_channels, specs[name].stride).train(module.training)
         replace_module(model, name, chosen_module(specs[name], operation, change.choice, shape_change, identity))
 
 

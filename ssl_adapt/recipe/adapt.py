@@ -88,7 +88,9 @@ class AdaptSection(Section):
     )
 
     none_start: Number = Field(
-        default=0.0, description="theta_id of none edges at the start; the original network starts with 0"
+        default=0.0,
+        description="theta_id of none edges at the start; the original network starts with 0. With another score than "
+        "theta, 1: the missing skips are there from the first step, and what is measured may take them away",
     )
     on_dead: Literal["error", "warn", "allow"] = Field(
         default="warn",
@@ -128,6 +130,11 @@ class AdaptSection(Section):
             )
         if self.choices is not None and (self.score != "theta" or budgets):
             raise UserError("adapt.choices leave nothing to choose: take out adapt.score and adapt.budget_*")
+        if self.score != "theta" and (self.none_start not in (0, 1) or self.shape_change == "project"):
+            raise UserError(
+                f"adapt.score={self.score}: adapt.none_start={self.none_start:g} and adapt.shape_change="
+                f"{self.shape_change}, where it takes 0 or 1, and pad or forbid"
+            )
         if self.theta_pass == "joint" and (
             self.score != "theta" or self.theta_batch == "next" or self.theta_updates_bn
         ):

@@ -5,6 +5,7 @@ import os
 import platform
 import time
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -116,6 +117,7 @@ class RunFolder:
             "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
             "host": platform.node(),
             "pid": os.getpid(),
+            "versions": {"ssl_adapt": version("ssl-adapt"), "torch": version("torch")},
         }
         self._write("status.json", json.dumps(status, indent=2) + "\n")
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.edge import EdgeSpec
-from ssl_adapt.adaptation.score import Change, Score, possible_changes, ranked, removal_scores
+from ssl_adapt.adaptation.score import Change, Score, possible_changes, ranked, removable_skips, removal_scores
 from ssl_adapt.data import ImageSet
 from ssl_adapt.processes import gather_objects, process_count
 from ssl_adapt.recipe import AdaptSection, DataSection
@@ -63,8 +63,10 @@ def choose_changes(
     batches = views_for_scores(learner, data, train_set, stages, seed, index)
     network = unmixed(learner.network.backbone)
     specs = edge_specs(network)
-    made = Architecture.of(network).changed.keys()
+    architecture = Architecture.of(network)
+    made = architecture.changed.keys()
     changes = [c for c in possible_changes(specs, adapt.shape_change, adapt.sharing) if not made & set(c.edges)]
+    changes += removable_skips(architecture, specs, adapt.sharing) if adapt.none_start else []
     scores = measure(learner, changes, batches) if adapt.score == "removal" else []
     images = next(tensor for tensor in batches[0] if tensor.ndim == 4)
     if adapt.budget is None:

@@ -1,12 +1,15 @@
 """A fresh learner from a recipe, or that of a run that goes on."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from accelerate import Accelerator
+from torch import nn
 
-from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
+from ssl_adapt.adaptation.architecture import Architecture, apply_architecture, edge_specs
 from ssl_adapt.adaptation.budget import measure_cost
+from ssl_adapt.adaptation.edge import Choice
 from ssl_adapt.backbones.memory_format import choose_memory_format
 from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import process_count
@@ -50,6 +53,9 @@ def create_learner(
     if saved is not None and saved["architecture"] is not None:
         for backbone in (network.backbone, *network.teacher_backbones):
             apply_architecture(backbone, Architecture.from_dict(saved["architecture"]))
+    elif recipe.adapt is not None and recipe.adapt.score != "theta" and recipe.adapt.none_start:
+        for backbone in (network.backbone, *network.teacher_backbones):
+            add_skips(backbone)
     if recipe.adapt is not None and (saved["adaptation"] is not None if saved else recipe.adapt.score == "theta"):
         choices = saved and saved["choices"]
         adaptation = create_adaptation(network.backbone, recipe.adapt, network.teacher_backbones, choices)
@@ -75,3 +81,12 @@ def create_learner(
         plain_cost=plain_cost,
         choices=choices,
     )
+
+
+def add_skips(backbone: nn.Module) -> None:
+    """Put an identity wherever the plain network has none."""
+    plain = Architecture.of(backbone)
+    skips: dict[str, Choice] = {
+        spec.name: "identity" for spec in edge_specs(backbone) if spec.kind == "none" and spec.allows("identity", "pad")
+    }
+    apply_architecture(backbone, replace(plain, edges={**plain.edges, **skips}))

@@ -14,8 +14,9 @@ from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from ssl_adapt.adaptation.adaptation import Adaptation
-from ssl_adapt.adaptation.architecture import Architecture
+from ssl_adapt.adaptation.architecture import Architecture, edge_specs
 from ssl_adapt.adaptation.edge import Choice
+from ssl_adapt.adaptation.score import Change, make_change
 from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all
@@ -144,12 +145,17 @@ class Learner:
     def change(self, choices: Mapping[str, Choice]) -> None:
         """Begin to change these edges as given: annealing moves them there, and `fix` makes it so."""
         assert self.adapt is not None
-        if self.adaptation is None:
-            backbones = self.network.backbone, self.network.teacher_backbones
-            self.adaptation = create_adaptation(backbones[0], self.adapt, backbones[1], choices)
-        else:
+        backbone, teachers = self.network.backbone, self.network.teacher_backbones
+        if self.adaptation is not None:
             self.adaptation.choose(choices)
-        self.choices = choices
+        else:
+            skips = tuple(name for name, choice in choices.items() if choice == "original")
+            for network in (backbone, *teachers):  # what has no weights is taken away at once
+                make_change(network, {spec.name: spec for spec in edge_specs(network)}, Change(skips, "original"))
+            choices = {name: choice for name, choice in choices.items() if name not in skips}
+            if choices:
+                self.adaptation = create_adaptation(backbone, self.adapt, teachers, choices)
+        self.choices = choices or None
 
     def check_theta(self) -> None:
         """Compare theta over all processes.
