@@ -1,45 +1,31 @@
-"""Table 5: ways to make a network cheaper, from a trained start and from scratch: python -m reproduction.shrink_study.
+"""Table 5: ways to make a network cheaper, from a trained start and from scratch.
 
 Each arm ends with a network that costs at most a share of the plain one's multiply-adds, and is trained for as many
-epochs after the cut. A finished row is a line of FOLDER/rows.jsonl; a second call goes on where the first one ended.
+epochs after the cut.
 """
 
-import argparse
-import json
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from reproduction.shrink_networks import BRANCHES, REMOVED, create_optimizer, create_recipe
+from reproduction.shrink_options import ShrinkOptions
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
-from ssl_adapt.adaptation.score import Change, make_change, possible_changes, ranked, removal_scores
+from ssl_adapt.adaptation.removal import Change, make_change, possible_changes, ranked, removal_scores
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.data import epoch_order, iterate_batches
 from ssl_adapt.objectives import Objective
-from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.training.landmarks import create_monitor
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.schedules import Stages, lr_at_step
 from ssl_adapt.training.setting import load_splits
 
-NETWORKS: dict[str, dict[str, Any]] = {
-    "resnet": {"model.name": "resnet20", "model.args": {"layers": [4, 4, 4], "width": 8, "granularity": "branch"}},
-    "resnet_operations": {"model.name": "resnet20", "model.args": {"layers": [4, 4, 4], "width": 8}},
-    "vit": {
-        "model.name": "vit_tiny_patch16_224",
-        "model.args": {"img_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 8, "num_heads": 4},
-    },
-}
-BRANCHES = ["blocks.*.attn", "blocks.*.mlp"]  # of the vit
-REMOVED = {"resnet": "identity", "resnet_operations": "identity", "vit": "none"}  # block or convolution; branch
-ARMS = ("original", "removal", "progressive", "theta", "random", "uniform", "scratch_tail", "scratch_whole")
 SCORE_BATCHES = 16
 
 
@@ -71,14 +57,17 @@ class Study:
     Args:
         network: a key of `NETWORKS`.
         seed: of weights, order and views.
-        arguments: epochs and where things are.
+        options: epochs and where things are.
+        folder: keeps the trained start.
+        commit: of the code.
     """
 
-    def __init__(self, network: str, seed: int, arguments: argparse.Namespace) -> None:
-        self.network, self.seed, self.arguments = network, seed, arguments
-        self.recipe = create_recipe(network, seed, arguments)
+    def __init__(self, network: str, seed: int, options: ShrinkOptions, folder: Path, commit: str) -> None:
+        self.network, self.seed, self.options = network, seed, options
+        self.folder, self.commit = folder, commit
+        self.recipe = create_recipe(network, seed, options.root, options.images)
         self.train_set, test_set = load_splits(self.recipe.data)
-        self.tail_lr = arguments.tail_lr_share * self.recipe.train.lr
+        self.tail_lr = options.tail_lr_share * self.recipe.train.lr
         steps = len(self.train_set) // self.recipe.data.batch_size
         self.steps_per_epoch = steps
         stages = Stages(steps, 0, 0, steps)
@@ -99,11 +88,11 @@ class Study:
     def start(self) -> Objective:
         """The trained start, made once."""
         objective = self.objective()
-        path = Path(self.arguments.folder) / f"start_{self.network.partition('_')[0]}_{self.seed}.pt"
+        path = self.folder / f"start_{self.network.partition('_')[0]}_{self.seed}.pt"
         if path.exists():
             objective.network.load_state_dict(torch.load(path, weights_only=True))
         else:
-            self.train(objective, epochs=self.arguments.start_epochs, lr=self.recipe.train.lr)
+            self.train(objective, epochs=self.options.start_epochs, lr=self.recipe.train.lr)
             torch.save(objective.network.state_dict(), path)
         return objective
 
@@ -140,12 +129,12 @@ class Study:
 
     def run(self, arm: str, budget: float, draw: int) -> Row:
         """Train one arm and measure it."""
-        tail = self.arguments.tail_epochs
+        tail = self.options.tail_epochs
         objective = self.objective() if arm.startswith("scratch") else self.start()
         began = time.perf_counter()
         if arm.startswith("scratch"):
             self.cut(objective, "uniform", budget, draw)
-            epochs = tail if arm == "scratch_tail" else tail + self.arguments.start_epochs
+            epochs = tail if arm == "scratch_tail" else tail + self.options.start_epochs
             self.train(objective, epochs=epochs, lr=self.recipe.train.lr)
         elif arm == "progressive":
             self.train_progressive(objective, budget)
@@ -162,7 +151,7 @@ class Study:
         return Row(
             self.network, self.seed, arm, draw, budget, round(100 * score.top1, 2),
             round(self._macs(backbone) / self.plain_macs, 4), sum(p.numel() for p in backbone.parameters()),
-            round(seconds, 1), [*Architecture.of(backbone).changed], self.arguments.commit,
+            round(seconds, 1), [*Architecture.of(backbone).changed], self.commit,
         )  # fmt: skip
 
     def cut(
@@ -195,7 +184,7 @@ class Study:
         backbone = objective.network.backbone
         specs, changes, fits = edge_specs(backbone), self._changes(backbone), self._fit(budget)
         count = len(choose_uniform(backbone, changes, specs, self._fit(budget), self.images))
-        half = round(self.arguments.tail_epochs * self.steps_per_epoch / 2)
+        half = round(self.options.tail_epochs * self.steps_per_epoch / 2)
         due = {index * half // count for index in range(count)}
 
         def cut_one(step: int, _: Sequence[Tensor]) -> None:
@@ -208,7 +197,7 @@ class Study:
                         self._make(backbone, change)
 
         self.train(
-            objective, epochs=self.arguments.tail_epochs, lr=self.tail_lr, first_epoch=100,
+            objective, epochs=self.options.tail_epochs, lr=self.tail_lr, first_epoch=100,
             before_step=cut_one,
         )  # fmt: skip
 
@@ -216,7 +205,7 @@ class Study:
         """One of the epochs as the paper has it, weights and theta by turns; then the cut that theta says."""
         network = objective.network
         adaptation = Adaptation(network.backbone, shape_change="forbid")
-        optimizer = torch.optim.Adam(adaptation.theta_parameters(), self.arguments.theta_lr, betas=(0.5, 0.999))
+        optimizer = torch.optim.Adam(adaptation.theta_parameters(), self.options.theta_lr, betas=(0.5, 0.999))
 
         def train_theta(_: int, views: Sequence[Tensor]) -> None:
             with adaptation.architecture_pass(network):
@@ -224,7 +213,7 @@ class Study:
             optimizer.step()
             optimizer.zero_grad()
 
-        tail, lr = self.arguments.tail_epochs, self.tail_lr
+        tail, lr = self.options.tail_epochs, self.tail_lr
         self.train(objective, epochs=1, lr=lr, first_epoch=100, after_step=train_theta)
         theta = {state.spec.name: state.theta for state in adaptation.states()}
         network.backbone = unmixed(network.backbone)
@@ -283,68 +272,3 @@ class Study:
                 yield objective.views(batch)
                 done += 1
             epoch += 1
-
-
-def create_recipe(network: str, seed: int, arguments: argparse.Namespace) -> Recipe:
-    """Images of 16 px from a tar, a padded crop and a flip; SGD for the ResNet, AdamW for the vit."""
-    values: dict[str, Any] = {
-        "seed": seed, "data.root": arguments.root, "data.image_px": 16, "data.train_images": arguments.images,
-        "data.batch_size": 96, "views.pad_px": 2, "train.lr": 0.1, "train.weight_decay": 5e-4, **NETWORKS[network],
-    }  # fmt: skip
-    if network == "vit":
-        values |= {
-            "train.optimizer": "adamw", "train.momentum": None, "train.lr": 1e-3, "train.weight_decay": 0.05,
-            "adapt": None, "train.clip_grad_norm": 1.0,
-        }  # fmt: skip
-    return load_recipe("supervised_resnet20", values)
-
-
-def create_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW."""
-    train = recipe.train
-    if train.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), train.lr, train.momentum or 0, weight_decay=train.weight_decay)
-    return torch.optim.AdamW(network.parameters(), train.lr, weight_decay=train.weight_decay)
-
-
-def main() -> None:
-    """Run all arms that are not in the folder yet."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("root", help="tar or folder of CIFAR-10")
-    parser.add_argument("--folder", default="runs/shrink_study")
-    parser.add_argument("--network", choices=NETWORKS, default="resnet")
-    parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4, 5])
-    parser.add_argument("--budgets", type=float, nargs="+", default=[0.65, 0.5, 0.3])
-    parser.add_argument("--arms", nargs="+", choices=ARMS, default=ARMS)
-    parser.add_argument("--draws", type=int, default=3, help="random choices for each seed and budget")
-    parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--start-epochs", type=int, default=30)
-    parser.add_argument("--tail-epochs", type=int, default=6)
-    parser.add_argument("--tail-lr-share", type=float, default=0.5, help="peak after the cut, over that of the start")
-    parser.add_argument("--theta-lr", type=float, default=1e-2)
-    arguments = parser.parse_args()
-    head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
-    arguments.commit = head.stdout.strip() or "unknown"
-    folder = Path(arguments.folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    rows = folder / "rows.jsonl"
-    lines = rows.read_text().splitlines() if rows.exists() else []
-    keys = ("network", "seed", "arm", "budget", "draw")
-    done = {tuple(row[key] for key in keys) for row in map(json.loads, lines)}
-    for seed in arguments.seeds:
-        study = Study(arguments.network, seed, arguments)
-        for budget in arguments.budgets:
-            for arm in arguments.arms:
-                budget_of_arm = 1.0 if arm == "original" else budget
-                for draw in range(arguments.draws if arm == "random" else 1):
-                    if (arguments.network, seed, arm, budget_of_arm, draw) in done:
-                        continue
-                    row = study.run(arm, budget_of_arm, draw)
-                    done.add((arguments.network, seed, arm, budget_of_arm, draw))
-                    with rows.open("a") as file:
-                        file.write(json.dumps(asdict(row)) + "\n")
-                    print(json.dumps(asdict(row)), flush=True)
-
-
-if __name__ == "__main__":
-    main()

@@ -17,8 +17,18 @@ TITLES = {
     "theta": "theta",
     "random": "random",
     "uniform": "uniform depth",
-    "scratch_tail": "small network from scratch, as long as the others' tail",
-    "scratch_whole": "small network from scratch, start and tail",
+    "scratch_tail": "small, from scratch, the tail's epochs",
+    "scratch_whole": "small, from scratch, all epochs",
+}
+STYLES = {  # colour and marker
+    "original": ("#222222", "*"),
+    "removal": ("#c8321f", "o"),
+    "progressive": ("#e08a1e", "s"),
+    "theta": ("#7a5ba8", "v"),
+    "random": ("#4f73a6", "x"),
+    "uniform": ("#2f8f6b", "D"),
+    "scratch_tail": ("#b6bec8", "^"),
+    "scratch_whole": ("#6b7480", "P"),
 }
 Scores = Mapping[tuple[str, float], Mapping[int, float]]  # (arm, budget) -> seed -> accuracy, the mean over draws
 
@@ -70,6 +80,43 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
     original = scores.get(("original", 1.0), {})
     lines += ["", f"Not cut, trained on as long: {_cell(original)}.", "", *_differences(scores, budgets)]
     return "\n".join(lines) + "\n"
+
+
+def write_results(rows_path: Path, folder: Path, stem: str) -> None:
+    """Write the table as Markdown, and the plot of accuracy over multiply-adds as SVG below `figures`."""
+    rows = read_rows(rows_path)
+    (folder / f"{stem}.md").write_text(to_markdown(rows), encoding="utf-8")
+    (folder / "figures").mkdir(exist_ok=True)
+    draw_pareto(rows, folder / "figures" / f"{stem}.svg")
+
+
+def draw_pareto(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
+    """Mean accuracy of each arm over the share of multiply-adds that it was left, one standard deviation as bars."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    shares: dict[tuple[str, float], list[float]] = defaultdict(list)
+    for row in rows:
+        shares[row["arm"], row["budget"]].append(row["share"])
+    scores = scores_by_seed(rows)
+    with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "table 5"}):
+        figure = Figure(figsize=(7, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for arm, (color, marker) in STYLES.items():
+            budgets = sorted(budget for other, budget in scores if other == arm)
+            values = [[*scores[arm, budget].values()] for budget in budgets]
+            if not values:
+                continue
+            axes.errorbar(
+                [mean(shares[arm, budget]) for budget in budgets],
+                [mean(by_seed) for by_seed in values],
+                [stdev(by_seed) if len(by_seed) > 1 else 0 for by_seed in values],
+                label=TITLES[arm], color=color, marker=marker, markersize=5, linewidth=1.4, capsize=2,
+            )  # fmt: skip
+        axes.set(xlabel="multiply-adds over the plain network's", ylabel="accuracy on the test images, %")
+        axes.grid(color="#e3e6ea", linewidth=0.6)
+        figure.legend(loc="outside right center", frameon=False)
+        figure.savefig(path, metadata={"Date": None})
 
 
 def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.edge import EdgeSpec
-from ssl_adapt.adaptation.score import Change, Score, possible_changes, ranked, removable_skips, removal_scores
+from ssl_adapt.adaptation.removal import Change, Score, possible_changes, ranked, removable_skips, removal_scores
 from ssl_adapt.data import ImageSet
 from ssl_adapt.processes import gather_objects, process_count
 from ssl_adapt.recipe import AdaptSection, DataSection

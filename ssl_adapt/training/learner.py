@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs
 from ssl_adapt.adaptation.edge import Choice
-from ssl_adapt.adaptation.score import Change, make_change
+from ssl_adapt.adaptation.removal import Change, make_change
 from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all

@@ -1,0 +1,85 @@
+"""Table 5: its arms meet their budgets, its rows are kept, and its statistics are scipy's and Holm's."""
+
+import json
+import math
+
+import pytest
+from image_folders import write_noise
+from scipy import stats
+
+from reproduction import shrink_study
+from reproduction.shrink_command import run
+from reproduction.shrink_options import ARMS
+from reproduction.shrink_summary import holm, paired_difference, to_markdown
+from ssl_adapt.errors import UserError
+
+
+def rows_of(folder):
+    return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
+
+
+@pytest.mark.parametrize(
+    "arms", [("original", "removal", "random", "scratch_tail"), pytest.param(ARMS, marks=pytest.mark.slow)], ids=len
+)
+def test_every_arm_meets_its_budget_and_is_run_once(arms, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(shrink_study, "SCORE_BATCHES", 2)
+    for split, count in (("train", 60), ("test", 10)):
+        for index in range(2):
+            write_noise(tmp_path / "images" / split / str(index), count)
+    arguments = [
+        f"root={tmp_path / 'images'}", "images=100", "seeds=1", f"arms={','.join(arms)}", "budgets=0.5", "draws=2", "start_epochs=1", "tail_epochs=2",
+        f"folder={tmp_path / 'study'}", f"results={tmp_path}",
+    ]  # fmt: skip
+    run(arguments)
+    rows = rows_of(tmp_path / "study")
+    assert sorted((row["arm"], row["draw"]) for row in rows) == sorted([(arm, 0) for arm in arms] + [("random", 1)])
+    for row in rows:
+        assert row["share"] <= row["budget"]
+        assert bool(row["cut"]) == (row["arm"] != "original")
+    assert {row["share"] for row in rows if row["arm"] == "original"} == {1.0}
+    run([*arguments])
+    assert rows_of(tmp_path / "study") == rows
+    assert "removal, one-shot" in (tmp_path / "table_5_resnet.md").read_text()
+    assert (tmp_path / "figures/table_5_resnet.svg").stat().st_size > 5_000
+    capsys.readouterr()
+
+
+def test_wrong_arms_are_refused():
+    with pytest.raises(UserError, match="there is no 'removed'; there are original, removal"):
+        run(["root=x", "arms=removed"])
+    with pytest.raises(UserError, match="shares between 0 and 1"):
+        run(["root=x", "budgets=2"])
+
+
+def test_holm_is_the_step_down_correction():
+    """By hand: 4 * 0.005, 3 * 0.01, 2 * 0.03, and never below what came before."""
+    assert holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert holm([0.6, 0.7]) == [1.0, 1.0]
+    corrected = holm([math.nan, 0.01])
+    assert math.isnan(corrected[0])
+    assert corrected[1] == 0.02
+
+
+def test_paired_differences_are_those_of_scipy():
+    ours, theirs = {1: 3.0, 2: 4.5, 3: 5.0, 4: 9.0}, {1: 2.0, 2: 4.0, 3: 3.5, 5: 1.0}
+    mean, half, p, seeds = paired_difference(ours, theirs)
+    test = stats.ttest_rel([3.0, 4.5, 5.0], [2.0, 4.0, 3.5])
+    interval = test.confidence_interval()
+    assert (mean, p, seeds) == (pytest.approx(1.0), pytest.approx(test.pvalue), 3)
+    assert (mean - half, mean + half) == pytest.approx((interval.low, interval.high))
+    assert paired_difference({1: 2.0}, {1: 1.0})[0] == 1.0
+    assert math.isnan(paired_difference({}, {})[0])
+
+
+def test_random_is_the_mean_of_its_draws():
+    common = {"network": "resnet", "budget": 0.5}
+    rows = [
+        {**common, "seed": seed, "arm": arm, "draw": draw, "accuracy": value}
+        for seed, arm, draw, value in [
+            (1, "removal", 0, 60.0), (1, "random", 0, 50.0), (1, "random", 1, 54.0),
+            (2, "removal", 0, 61.0), (2, "random", 0, 55.0), (2, "random", 1, 57.0),
+        ]
+    ]  # fmt: skip
+    text = to_markdown(rows)
+    assert "| random | 54.00 ± 2.83 |" in text
+    assert "| removal - random | 0.5 | +6.50 ± 19.06 | 0.144 | 0.144 | 2 |" in text
