@@ -90,7 +90,8 @@ class AdaptSection(Section):
     none_start: Number = Field(
         default=0.0,
         description="theta_id of none edges at the start; the original network starts with 0. With another score than "
-        "theta, 1: the missing skips are there from the first step, and what is measured may take them away",
+        "theta, 1: the missing skips are there from the first step, and those that hurt are taken away; without a "
+        "budget nothing else changes",
     )
     on_dead: Literal["error", "warn", "allow"] = Field(
         default="warn",

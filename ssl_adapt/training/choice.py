@@ -66,7 +66,8 @@ def choose_changes(
     architecture = Architecture.of(network)
     made = architecture.changed.keys()
     changes = [c for c in possible_changes(specs, adapt.shape_change, adapt.sharing) if not made & set(c.edges)]
-    changes += removable_skips(architecture, specs, adapt.sharing) if adapt.none_start else []
+    if adapt.none_start:  # without a budget only these: it is early for a verdict on what has weights
+        changes = removable_skips(architecture, specs, adapt.sharing) + (changes if adapt.budget else [])
     scores = measure(learner, changes, batches) if adapt.score == "removal" else []
     images = next(tensor for tensor in batches[0] if tensor.ndim == 4)
     if adapt.budget is None:

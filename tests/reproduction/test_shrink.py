@@ -27,7 +27,8 @@ def test_every_arm_meets_its_budget_and_is_run_once(arms, tmp_path, monkeypatch,
         for index in range(2):
             write_noise(tmp_path / "images" / split / str(index), count)
     arguments = [
-        f"root={tmp_path / 'images'}", "images=100", "seeds=1", f"arms={','.join(arms)}", "budgets=0.5", "draws=2", "start_epochs=1", "tail_epochs=2",
+        f"root={tmp_path / 'images'}", "images=100", "seeds=1",
+        f"arms={','.join(arms)}", "budgets=0.5", "draws=2", "start_epochs=1", "tail_epochs=2",
         f"folder={tmp_path / 'study'}", f"results={tmp_path}",
     ]  # fmt: skip
     run(arguments)
