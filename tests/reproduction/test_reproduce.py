@@ -268,7 +268,7 @@ def test_a_dry_run_starts_nothing(tmp_path, monkeypatch):
     assert "| resnet20_nat-original-seed=1 | 326,458 | 47.7 | 4,295.5 | - |" in text
     assert "| proxyless-full-seed=1 | 2,812,322 | 96.8 | 9,433.4 | - |" in text
     assert "| resnet20_nat-nat-seed=1 | 326,458 | 47.7 | - | - |" in text
-    assert "32 runs: 16 of each of 2 seeds" in text
+    assert "34 runs: 17 of each of 2 seeds" in text
     assert not (tmp_path / "runs").exists()
 
 
