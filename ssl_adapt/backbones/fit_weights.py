@@ -45,20 +45,23 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor]) -> FittedWeights:
     Raises:
         ValueError: naming the first weights that are missing, unknown, or of another shape.
     """
-    problems = []
+    fewest: list[str] = []
     for change, converted in _conversions(model, state):
-        problem, fitted = _fit(model, converted, change)
-        if fitted is not None:
+        fitted, wrong = _fit(model, converted, change)
+        if not wrong:
             return fitted
-        problems.append(problem)
-    raise UserError(problems[0])
+        fewest = min(fewest or wrong, wrong, key=len)
+    more = f" ({len(fewest)} do not fit in all)" if len(fewest) > SHOWN_KEYS else ""
+    raise UserError("; ".join(fewest[:SHOWN_KEYS]) + more)
 
 
 def _conversions(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[tuple[str, Mapping[str, Tensor]]]:
     """The weights as they are, and as other names and sizes would have them."""
     yield "", state
     if isinstance(model, CellNetwork):
-        yield FROM_TORCHVISION, rename_torchvision_weights(state)
+        renamed = rename_torchvision_weights(state)
+        if renamed.keys() != state.keys():
+            yield FROM_TORCHVISION, renamed
         return
     filter_fn: Callable[..., Any] | None = getattr(sys.modules[type(model).__module__], "checkpoint_filter_fn", None)
     if filter_fn is not None:
@@ -69,8 +72,8 @@ def _conversions(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[tupl
         yield "converted by timm's checkpoint_filter_fn", converted
 
 
-def _fit(model: nn.Module, state: Mapping[str, Tensor], change: str) -> tuple[str, FittedWeights | None]:
-    """Why they do not fit, or how they do."""
+def _fit(model: nn.Module, state: Mapping[str, Tensor], change: str) -> tuple[FittedWeights, list[str]]:
+    """The weights that fit, and of each that should and does not why."""
     heads, firsts = _places(model, "classifier", "auxiliary"), _places(model, "first_conv")
     expected = model.state_dict()
     tensors: dict[str, Tensor] = {}
@@ -91,10 +94,7 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], change: str) -> tuple[st
     left_out = [name for name in state if name not in tensors]
     unknown = [name for name in left_out if name not in expected and not name.startswith(heads)]
     wrong += [f"{shown(name)} is none of the network's" for name in unknown]
-    if not wrong:
-        return "", FittedWeights(tensors, tuple(new), tuple(left_out), tuple(changes))
-    more = f" ({len(wrong)} do not fit in all)" if len(wrong) > SHOWN_KEYS else ""
-    return "; ".join(wrong[:SHOWN_KEYS]) + more, None
+    return FittedWeights(tensors, tuple(new), tuple(left_out), tuple(changes)), wrong
 
 
 def _places(model: nn.Module, key: str, *others: str) -> tuple[str, ...]:

@@ -1,6 +1,7 @@
 """Weights out of untrusted files: safetensors, and torch state dicts, which are read as tensors alone."""
 
 import os
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -45,7 +46,8 @@ def _read(path: Path) -> dict[str, Tensor]:
             if any(part.compress_type != zipfile.ZIP_STORED for part in parts.infolist()):
                 raise UserError("it is compressed, as torch.save does not write it")
     try:
-        state = load_state_dict(str(path), weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # torch's, of pickles that it then refuses
+            state = load_state_dict(str(path), weights_only=True)
     except Exception as error:  # of which class it is depends on timm's release
         if "weights_only" not in str(error).replace(" ", "_").lower():
             raise

@@ -151,9 +151,7 @@ def find_file(weights: str) -> Path | None:
     if name.startswith(HUB):
         return None
     if not name.startswith(LOCAL):
-        raise UserError(
-            f"model.weights={weights} is a network of timm: type model.name={weights} model.pretrained=true"
-        )
+        raise UserError(f"model.weights={weights} is a name of timm: type model.name={weights} model.pretrained=true")
     return Path(name.removeprefix(LOCAL)) / WEIGHTS
 
 
