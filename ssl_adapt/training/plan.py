@@ -68,18 +68,13 @@ def warn_if_too_short(log: RunLog, learner: Learner, stages: Stages) -> None:
     """Say so where the architecture stage is too short to change any edge."""
     adapt = learner.adapt
     if learner.adaptation and adapt and adapt.score == "theta" and not adapt.budget and not adapt.choices:
-        quickest = min(
-            steps_to_change(
-                kind,
-                theta_lr=adapt.theta_lr,
-                none_way=(1.0 if adapt.none_rule == "literal" else adapt.none_threshold) - adapt.none_start,
-            )
-            for kind in {
-                spec.kind
-                for spec in learner.adaptation.edges
-                if spec.kind == "operation" or not (adapt.shape_change == "forbid" and spec.changes_shape)
-            }
-        )
+        kinds = {
+            spec.kind
+            for spec in learner.adaptation.edges
+            if spec.kind == "operation" or not (adapt.shape_change == "forbid" and spec.changes_shape)
+        }
+        none_way = (1.0 if adapt.none_rule == "literal" else adapt.none_threshold) - adapt.none_start
+        quickest = min((steps_to_change(kind, theta_lr=adapt.theta_lr, none_way=none_way) for kind in kinds), default=0)
         if quickest > stages.architecture_steps:
             log.say(
                 f"warning: no edge is likely to change: the quickest needs about {quickest:,} steps at "

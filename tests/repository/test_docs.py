@@ -192,7 +192,7 @@ def test_other_commands_name_what_there_is() -> None:
                 load_recipe(arguments)
             case _:
                 pytest.fail(f"nothing checks: {shlex.join(words)}")
-    assert len(others) == 14
+    assert len(others) == 15
 
 
 # --- Python -----------------------------------------------------------------------------------------------

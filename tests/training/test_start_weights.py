@@ -17,6 +17,7 @@ from torch import nn
 from ssl_adapt import Architecture, export_timm, load_recipe
 from ssl_adapt.data import Batch, load_image_splits
 from ssl_adapt.errors import UserError
+from ssl_adapt.report.theta_plot import draw_theta
 from ssl_adapt.training.create_learner import create_learner
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.loop import train_step
@@ -161,11 +162,13 @@ def test_a_run_goes_on_from_an_adapted_network_and_resumes_exactly(how: str, tmp
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
     assert not any(name.startswith("layer1.0.") for name in weights(tmp_path / "whole"))
     assert len(events(tmp_path / "parts", "weights")) == 1
+    if "theta" in how:
+        assert draw_theta(tmp_path / "parts", [tmp_path / "theta.svg"]) > 1
 
 
 def test_a_run_shrinks_on_from_a_run_that_shrank_a_timm_network(tmp_path: Path) -> None:
     network = ["model.name=resnet18", "model.args={layers: [3, 1, 1, 1], channels: [8, 8, 8, 8]}", "data.image_px=16"]
-    first = [*SHORT, *REMOVAL, "adapt.budget_macs=0.98"]
+    first = [*SHORT, *REMOVAL[:2], "adapt.score_batches=1", "adapt.budget_macs=0.98"]
     run(tmp_path / "a", *network, base=first)
     again = [*SHORT, "adapt.score=removal", "adapt.budget_macs=0.98", f"model.weights={tmp_path / 'a'}"]
     run(tmp_path / "b", *network, base=again)
