@@ -30,7 +30,7 @@ def run(folder: Path, **options: Any) -> tuple[Path, dict[str, Any]]:
 
 
 def main() -> None:
-    """Three epochs of the whole network, then three in which branches go until 60 % of the multiply-adds are left."""
+    """Two epochs of the whole network, then two in which branches go until 60 % of the multiply-adds are left."""
     with tempfile.TemporaryDirectory() as folder:
         trained, before = run(Path(folder) / "trained", adapt=None)
         shrunk, after = run(
@@ -39,7 +39,7 @@ def main() -> None:
             adapt__score="removal",
             adapt__granularity="branch",
             adapt__budget_macs=0.6,
-            adapt__score_batches=4,
+            adapt__score_batches=2,
         )
         for name, result in ("before", before), ("after", after):
             print(f"{name}: kNN {result['knn_top1']['result']:.1%}, {result['macs']:,} multiply-adds")
