@@ -225,7 +225,7 @@ def write_part_of_an_export(folder: Path) -> str:
         (lambda folder: "model.weights=resnet18", "is a name of timm: type model.name=resnet18 model.pretrained=true"),
         (lambda folder: "model.weights=resnet2O", "unknown model 'resnet2O'"),
         (lambda folder: "model.pretrained=true", "timm has no weights for it; give model.weights=FILE"),
-        (write_nan, "'stem.conv.weight' is not finite"),
+        (write_nan, r"^model.weights=\S+: the weight 'stem.conv.weight' is not finite"),
         (write_part_of_an_export, "if the network was adapted, give the folder instead"),
     ],
 )
