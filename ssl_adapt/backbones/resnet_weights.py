@@ -8,11 +8,8 @@ from torch import Tensor, nn
 from ssl_adapt.errors import UserError
 
 
-def rename_torchvision_weights(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """A torchvision or timm ResNet's weights under this module's names, without those whose shape differs.
-
-    A 7x7 stem and a classifier for another number of classes are the usual ones that do not fit.
-    """
+def rename_torchvision_weights(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A torchvision or timm ResNet's weights under the names that they have in ours."""
     renamed = {}
     for name, value in state_dict.items():
         name = re.sub(r"(^|\.)downsample\.0\.", r"\1shortcut.conv.", name)
@@ -22,17 +19,20 @@ def rename_torchvision_weights(state_dict: Mapping[str, Tensor], model: nn.Modul
         name = re.sub(r"\.conv(\d)\.(?=weight$)", r".conv\1.conv.", name)
         name = re.sub(r"\.bn(\d)\.", r".conv\1.bn.", name)
         renamed[name] = value
-    expected = model.state_dict()
-    return {name: v for name, v in renamed.items() if name in expected and expected[name].shape == v.shape}
+    return renamed
 
 
 def load_torchvision_weights(model: nn.Module, state_dict: Mapping[str, Tensor]) -> list[str]:
     """Copy a torchvision or timm ResNet's weights into `model`, and name what it has not provided.
 
+    A 7x7 stem and a classifier for another number of classes are the usual ones that do not fit, and are left out.
+
     Raises:
         ValueError: if nothing fits: the two are different networks.
     """
-    fitting = rename_torchvision_weights(state_dict, model)
+    expected = model.state_dict()
+    renamed = rename_torchvision_weights(state_dict)
+    fitting = {name: v for name, v in renamed.items() if name in expected and expected[name].shape == v.shape}
     if not fitting:
         raise UserError("none of these weights fits: give the state dict of a torchvision or timm ResNet of this depth")
     return list(model.load_state_dict(fitting, strict=False).missing_keys)

@@ -89,6 +89,12 @@ def input_size_px(network: nn.Module, asked_px: int | None) -> int:
     return asked_px or int(height)
 
 
+def has_weights(name: str) -> bool:
+    """Whether timm knows where to download weights for the network of that name."""
+    config = timm.models.get_pretrained_cfg(name)
+    return config is not None and bool(config.has_weights)
+
+
 def _folder(model: str) -> Path:
     return Path(os.path.expanduser(model.removeprefix(LOCAL)))  # os.path gives no error for a name that cannot be
 
@@ -97,7 +103,7 @@ def _load_named(name: str, pretrained: bool) -> nn.Module:
     """The network that timm builds by name or downloads from the hub."""
     is_plain = not name.startswith(HUB)
     try:
-        if is_plain and pretrained and not _has_weights(name):
+        if is_plain and pretrained and not has_weights(name):
             raise UserError("timm has no weights for it; type pretrained=false for random ones")
         model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
     except Exception as error:  # timm, the hub and safetensors have no common class of errors
@@ -110,11 +116,6 @@ def _load_named(name: str, pretrained: bool) -> nn.Module:
             ) from error
         raise UserError(f"{name} cannot be loaded: {reason[:300]}") from error
     return model
-
-
-def _has_weights(name: str) -> bool:
-    config = timm.models.get_pretrained_cfg(name)
-    return config is not None and bool(config.has_weights)
 
 
 def _describe_unknown(model: str) -> str:

@@ -102,7 +102,7 @@ def check_export(folder: Path) -> None:
     if "model_args" in config and config["model_args"] is None:
         raise UserError(f"{CONFIG}'s model_args is null, expected a mapping")
     check_arguments(config["architecture"], config.get("model_args", {}))
-    _compare(_read_header(folder / WEIGHTS), build_on_meta(f"local-dir:{folder}", {}).state_dict())
+    _compare(read_header(folder / WEIGHTS), build_on_meta(f"local-dir:{folder}", {}).state_dict())
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:
@@ -214,20 +214,20 @@ def _check_amount(arguments: Mapping[str, Any]) -> None:
         raise UserError(f"the integers in model_args add up to {shown(total)}, more than the {MAX_SUM} that is built")
 
 
-def _read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
+def read_header(path: Path) -> dict[str, tuple[str, tuple[int, ...]]]:
     """Type and shape of each tensor in the file, by its name."""
     if not path.is_file():
-        raise UserError(f"{WEIGHTS} is not a regular file")
+        raise UserError(f"{path.name} is not a regular file")
     with path.open("rb") as file:
         header_bytes = int.from_bytes(file.read(8), "little")
     if header_bytes > MAX_HEADER_BYTES:
-        raise UserError(f"{WEIGHTS} is damaged: its header would have {header_bytes:,} bytes")
+        raise UserError(f"{path.name} is damaged: its header would have {header_bytes:,} bytes")
     try:
         with safe_open(path, framework="pt") as tensors:
             slices = {name: tensors.get_slice(name) for name in tensors.keys()}  # noqa: SIM118 (it has no __iter__)
             return {name: (part.get_dtype(), tuple(part.get_shape())) for name, part in slices.items()}
     except SafetensorError as error:
-        raise UserError(f"{WEIGHTS} is damaged ({one_line(error)})") from None
+        raise UserError(f"{path.name} is damaged ({one_line(error)})") from None
 
 
 def _compare(found: Mapping[str, tuple[str, tuple[int, ...]]], expected: Mapping[str, Tensor]) -> None:

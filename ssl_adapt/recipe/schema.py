@@ -95,6 +95,20 @@ class ModelSection(Section):
     args: ModelArguments = Field(
         description="further arguments of timm.create_model; model.args.NAME=VALUE sets one of them"
     )
+    pretrained: bool = Field(
+        default=False, description="start from timm's own weights of model.name, which timm downloads once"
+    )
+    weights: Text | None = Field(
+        default=None,
+        description="start from these weights: a .safetensors, .pth or .pt file, the folder of an export or a run, "
+        "or hf-hub:NAME; an adapted network keeps its architecture",
+    )
+
+    @model_validator(mode="after")
+    def _one_start(self) -> ModelSection:
+        if self.pretrained and self.weights is not None:
+            raise UserError(f"model.pretrained=true and model.weights={self.weights} are two starts: give one of them")
+        return self
 
 
 class TrainSection(Section):

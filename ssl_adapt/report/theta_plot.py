@@ -38,10 +38,14 @@ def draw_theta(run: Path, paths: Sequence[Path]) -> int:
         raise UserError(f"theta={run}: the architecture of this run did not adapt; name one with an `adapt` section")
     fix = next((event for event in events if event["event"] == "fix"), None)
     changed = fix["changed"] if fix else {}
+    start = next((event for event in events if event["event"] == "weights"), None)
+    model = recipe.model.model_copy(update=start["model"]) if start else recipe.model  # of an adapted network its edges
     with torch.device("meta"):
-        backbone = create_backbone(recipe.model, recipe.data, recipe.adapt, num_classes=2)
+        backbone = create_backbone(model, recipe.data, recipe.adapt, num_classes=2)
     kinds = {spec.name: spec.kind for spec in edge_specs(backbone)}
-    looks = {edge: OTHERS["none" if kinds[edge] == "none" else ""] for edge in next(iter(points.values()))}
+    edges = next(iter(points.values()))
+    changed = {edge: choice for edge, choice in changed.items() if edge in edges}  # not those of an earlier run
+    looks = {edge: OTHERS["none" if kinds[edge] == "none" else ""] for edge in edges}
     has_threshold = recipe.adapt.none_rule == "threshold" and "none" in kinds.values() and not recipe.adapt.choices
     looks |= dict.fromkeys(changed, (CHANGED, "changed"))
     steps = sorted(points)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from math import isfinite
 
 from ssl_adapt.adaptation.adaptation import EdgeState
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
@@ -66,7 +67,10 @@ def log_choice(
     choices = {name: change.choice for change in choice.changes for name in change.edges}
     log.record(
         "choice", step=step, round=index + 1, rounds=rounds, score=learner.adapt.score, choices=choices,
-        scores={str(score.change): [score.value, score.error, score.batches] for score in choice.scores},
+        scores={
+            str(score.change): [score.value, score.error if isfinite(score.error) else None, score.batches]
+            for score in choice.scores
+        },
         passes=choice.passes, seconds=choice.seconds,
     )  # fmt: skip
     of_rounds = f", round {index + 1} of {rounds}" if rounds > 1 else ""

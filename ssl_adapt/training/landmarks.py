@@ -17,12 +17,14 @@ from ssl_adapt.runs.log import RunLog, short_time
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
+from ssl_adapt.training.start_weights import EVENT
 
 TRIAL_IMAGES = 128  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
 THETA_POINTS = 50  # of theta's course until the fix
 LANDMARKS = {
     "raw_pixels": "raw pixels",
     "untrained": "untrained network",
+    "loaded": "network as loaded",
     "before_fix": "just before the fix",
     "after_fix": "just after the fix",
     "recalibrated": "the same, BatchNorm's statistics measured anew",
@@ -66,13 +68,14 @@ def create_protocol(knn: KnnSection) -> KnnProtocol:
 
 
 def log_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
-    """Measure raw pixels and the untrained network."""
+    """Measure raw pixels and the network as it is before the first step: untrained, or as loaded."""
     pixels = monitor.evaluate_pixels()
     if pixels is not None:
         log.record("raw_pixels", step=0, knn_top1=pixels.top1, knn_top5=pixels.top5)
         log.say(f"raw pixels         kNN {pixels.top1:7.2%}")
-    evaluation = measure_network(log, "untrained", monitor, learner, 0)
-    log.say(f"untrained network  {_describe(monitor, evaluation)}\n")
+    name = "loaded" if any(event["event"] == EVENT for event in log.history) else "untrained"
+    evaluation = measure_network(log, name, monitor, learner, 0)
+    log.say(f"{LANDMARKS[name]}  {_describe(monitor, evaluation)}\n")
 
 
 def log_epoch(

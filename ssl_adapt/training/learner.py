@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from accelerate import Accelerator
@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs
-from ssl_adapt.adaptation.edge import Choice
+from ssl_adapt.adaptation.edge import Adaptable, Choice
 from ssl_adapt.adaptation.removal import Change, make_change
 from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import Objective
@@ -196,9 +196,9 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, theta, both optimisers, the architecture as far as it is fixed, and what is changing."""
-        architecture = None
-        if self.adapt is not None:
-            architecture = self.adaptation.before if self.adaptation else Architecture.of(self.network.backbone)
+        architecture, backbone = None, self.network.backbone
+        if isinstance(backbone, Adaptable):
+            architecture = self.adaptation.before if self.adaptation else Architecture.of(cast(nn.Module, backbone))
         return {
             "architecture": architecture and architecture.to_dict(),
             "choices": self.choices,
@@ -255,12 +255,15 @@ def create_adaptation(
     """The backbone's edges made mixed, and those of the networks that follow it, as the recipe's `adapt` says.
 
     Args:
-        backbone: plain, or fixed where a measurement chooses.
+        backbone: plain, or adapted before: what has changed stays so.
         adapt: how it adapts.
         followers: such as a teacher.
         choices: what edges change into. Where a measurement chose them, only these edges are made mixed.
     """
     is_measured = adapt.score != "theta"
+    only = [*choices] if is_measured and choices is not None else None
+    if not is_measured and (changed := Architecture.of(backbone).changed):  # of a network that was adapted before
+        only = [spec.name for spec in edge_specs(backbone) if spec.name not in changed]
     adaptation = Adaptation(
         backbone,
         followers=followers,
@@ -271,7 +274,7 @@ def create_adaptation(
         none_start=0.0 if is_measured else adapt.none_start,
         on_dead=adapt.on_dead,
         choices=choices if is_measured else adapt.choices,
-        only=[*choices] if is_measured and choices is not None else None,
+        only=only,
     )
     if choices is not None and not is_measured:
         adaptation.choose(choices)

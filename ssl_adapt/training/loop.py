@@ -46,6 +46,7 @@ from ssl_adapt.training.setting import (
     lr_at,
     seed_per_process,
 )
+from ssl_adapt.training.start_weights import find_start
 
 ThetaOrder = Literal["theta first", "weights first", "joint"]
 
@@ -70,11 +71,14 @@ def pretrain(recipe: Recipe) -> Path | None:
         check_same_view(train_set, test_set, saved)
         if saved:
             check_checkpoint(saved)
+        start = find_start(recipe.model, recipe.adapt, saved and saved.state["log"]["history"])
+        recipe = recipe.model_copy(update={"model": start.model})
         torch.manual_seed(recipe.seed)
         objective = create_objective(recipe, train_set)
+        start.load_into(objective.network.backbone, objective.network.teacher_backbones)
         stop = StopSignal()
         learner = create_learner(recipe, objective, accelerator, saved and saved.state["learner"], stop.came)
-        plan = describe_plan(recipe, learner, monitor, stages)
+        plan = [*describe_plan(recipe, learner, monitor, stages, start.architecture), *start.rows()]
         try_export(learner, recipe.model)
 
         folder.create()
@@ -89,6 +93,7 @@ def pretrain(recipe: Recipe) -> Path | None:
             else:
                 seed_per_process(recipe.seed)
                 progress = Progress()
+                start.record(log)
                 log_baselines(log, monitor, learner)
             choose = partial(choose_changes, learner, recipe.data, train_set, stages, recipe.seed)
             del saved  # as large as the network and its optimiser

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from ssl_adapt.adaptation.architecture import edge_specs, unmixed
+from ssl_adapt.adaptation.architecture import Architecture, apply_architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import Monitor
@@ -22,8 +22,17 @@ from ssl_adapt.training.objective import create_backbone
 from ssl_adapt.training.schedules import Stages, steps_to_change
 
 
-def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: Stages) -> list[tuple[str, str]]:
+def describe_plan(
+    recipe: Recipe, learner: Learner, monitor: Monitor, stages: Stages, architecture: Architecture | None = None
+) -> list[tuple[str, str]]:
     """What will happen, as rows of name and meaning.
+
+    Args:
+        recipe: what to do.
+        learner: has the network.
+        monitor: how it is judged.
+        stages: when.
+        architecture: that the run begins with; None: the plain network's.
 
     Raises:
         ValueError: if the network can't take images of the recipe's size.
@@ -31,8 +40,11 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
     data = recipe.data
     with torch.device("meta"):  # without memory or random numbers
         classes = learner.network.backbone.num_classes
-        plain = create_backbone(recipe.model, data, recipe.adapt, num_classes=classes)
-    parameters, macs = _cost(plain, recipe.model.name, data.image_px)
+        network = create_backbone(recipe.model, data, recipe.adapt, num_classes=classes)
+        if architecture is not None:
+            apply_architecture(network, architecture)
+    name = recipe.model.args.get("base", recipe.model.name)  # of a network of timm that was made adaptable
+    parameters, macs = _cost(network, name, data.image_px)
     heads = sum(count_parameters(head) for head in learner.network.heads)
     return [
         ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
@@ -43,7 +55,7 @@ def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: St
         ),
         (
             "network",
-            f"{recipe.model.name}: {parameters:,} parameters, {macs:,} multiply-adds"
+            f"{name}: {parameters:,} parameters, {macs:,} multiply-adds"
             + (f"; heads {heads:,} parameters" if heads else ""),
         ),
         ("edges", _describe_edges(learner)),
@@ -56,18 +68,13 @@ def warn_if_too_short(log: RunLog, learner: Learner, stages: Stages) -> None:
     """Say so where the architecture stage is too short to change any edge."""
     adapt = learner.adapt
     if learner.adaptation and adapt and adapt.score == "theta" and not adapt.budget and not adapt.choices:
-        quickest = min(
-            steps_to_change(
-                kind,
-                theta_lr=adapt.theta_lr,
-                none_way=(1.0 if adapt.none_rule == "literal" else adapt.none_threshold) - adapt.none_start,
-            )
-            for kind in {
-                spec.kind
-                for spec in learner.adaptation.edges
-                if spec.kind == "operation" or not (adapt.shape_change == "forbid" and spec.changes_shape)
-            }
-        )
+        kinds = {
+            spec.kind
+            for spec in learner.adaptation.edges
+            if spec.kind == "operation" or not (adapt.shape_change == "forbid" and spec.changes_shape)
+        }
+        none_way = (1.0 if adapt.none_rule == "literal" else adapt.none_threshold) - adapt.none_start
+        quickest = min((steps_to_change(kind, theta_lr=adapt.theta_lr, none_way=none_way) for kind in kinds), default=0)
         if quickest > stages.architecture_steps:
             log.say(
                 f"warning: no edge is likely to change: the quickest needs about {quickest:,} steps at "

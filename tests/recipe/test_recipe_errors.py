@@ -53,7 +53,7 @@ ONE_PROBLEM = [
     (["recipe=debug", "data.root=3"], "data.root: got 3, expected text or null"),
     (
         ["recipe=debug", "model=resnet50"],
-        "model: got 'resnet50', expected section with the keys (name, args)",
+        "model: got 'resnet50', expected section with the keys (name, args, pretrained, weights)",
     ),
     (
         ["recipe=debug", "adapt.sharing=ful"],
@@ -269,4 +269,4 @@ def test_every_key_is_required_but_for_those_with_a_default(tmp_path: Path) -> N
             assert f"has no {key.name}; add {key.name}=VALUE" in problem
         else:
             load_recipe([argument])
-    assert seen == {True: 45, False: 46}
+    assert seen == {True: 45, False: 48}

@@ -17,6 +17,7 @@ LAST_LINES = {
     "adapt_a_timm_model": "parameters, loaded by timm",
     "own_loop": "exported: timm.create_model(",
     "own_objective": "step 10: loss",
+    "shrink_a_trained_network": "parameters are left, loaded by timm",
 }
 
 

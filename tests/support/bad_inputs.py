@@ -7,7 +7,6 @@ import gzip
 import hashlib
 import json
 import os
-import pickle
 import re
 import shutil
 import tarfile
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from bad_weights import PICKLE, STARTS, Trap
 from image_folders import image_bytes, member, png, png_that_claims, write_images, write_tar
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -82,16 +82,6 @@ def answer(case: Case) -> Answer:
         return Answer(output, {str(path) for path in set(Path().rglob("*")) - before})
 
 
-class Trap:
-    """Unpickling it makes a folder."""
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return os.mkdir, ("SPRUNG",)
-
-
-PICKLE = pickle.dumps(Trap(), protocol=4)
-
-
 @cache
 def shared_folder() -> tempfile.TemporaryDirectory[str]:
     """Where what several cases start from is made once; it goes when Python ends."""
@@ -106,6 +96,8 @@ ARGUMENTS = [
     "train.epoch=3", "train.epochs=three", "train.lr=-1", "adapt.sharing=ful", "seed=1 seed=1", "quick", "train.lr=[1",
     "adapt.epochs=3", "adapt=null adapt.epochs=3", "train.optimizer=sgd", "train.accumulate=65", "model.name=resnet2O",
     "data.name=cifar_10", "data.name=folder", "data.batch_size=1298", "knn.k=1298",
+    "model.pretrained=true", "model.pretrained=true model.weights=a.pth", "model.weights=resnet18",
+    "model.weights=resnet2O",
 ]  # fmt: skip
 
 
@@ -233,6 +225,10 @@ def write_code() -> None:
     seal(CHECKPOINT, files={"state.pt": file})
 
 
+START = (*DEBUG, "model.weights=a.pth")
+ADAPTED = ("recipe=debug", "run.dir=RUN", "model.weights=EXPORT", "model.args={width: 8}")
+GOING_ON = ["adapt.granularity=branch", "model.name=resnet50_cifar"]
+
 ARCH, AGAIN = "model=a.json", "run.resume=auto"
 RUNS: list[tuple[str, Make, list[str]]] = [
     ("`run.dir` holds a run", nothing, []),
@@ -267,6 +263,10 @@ GROUPS: dict[str, list[Case]] = {
         *cases([(words, partial(write_b_png, data)) for words, data in BAD_BYTES], "pretrain", *DEBUG, *FOLDER),
         *cases(IMAGES, "pretrain", *DEBUG, *FOLDER),
         *cases(LABELS, "pretrain", "recipe=supervised_resnet20", "run.dir=RUN", *FOLDER),
+    ],
+    "Trained weights: `ssl-adapt pretrain model.weights=a.pth`, or `model.weights=EXPORT`, which was adapted": [
+        *cases(STARTS, "pretrain", *START),
+        *(Case(f"`{text}`", partial(copy_export, nothing), "pretrain", (*ADAPTED, text)) for text in GOING_ON),
     ],
     "Exports: `ssl-adapt knn model=EXPORT data=digits`":
         cases([(words, partial(copy_export, spoil)) for words, spoil in EXPORTS], "knn_eval", "model=EXPORT", DIGITS),

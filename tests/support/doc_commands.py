@@ -42,6 +42,8 @@ SHORT = (
     "data.name=digits", "data.image_px=16", "data.batch_size=32", "data.train_images=64", "train.warmup_epochs=0",
     "adapt=null", "run.dir=runs/short", *HEADS, RESNET,
 )  # fmt: skip
+PLAIN = ("ssl-adapt", "pretrain", "recipe=simclr_resnet20", "adapt=null", *DIGITS, *HEADS)
+DEEPER = "model.args={width: 4, layers: [2, 2]}"
 ONE_RUN = ("dry_run=true", "try_steps=false", "networks=resnet20_nat", "methods=original", "seeds=1", "scale=cpu")
 ORIGINAL = "ssl-adapt pretrain recipe=quickstart adapt=null"
 BY_COMMAND = {
@@ -94,6 +96,22 @@ BY_COMMAND = {
     " 'data.mean=[0.48,0.45,0.40]' 'data.std=[0.28,0.27,0.28]'": FOLDER,
     "ssl-adapt pretrain recipe=supervised_resnet20 data.name=folder data.root=/my/images.tar": How(
         (*TINY, RESNET, "data.root=images.tar", "data.batch_size=4")
+    ),
+    "ssl-adapt pretrain recipe=simclr_resnet20 model.name=resnet18 model.pretrained=true data.name=folder"
+    " data.root=/my/images data.image_px=64": How(
+        (*FOLDER.overrides, "model.pretrained=false", "model.args={layers: [2, 1, 1, 1], channels: [8, 8, 8, 8]}")
+    ),
+    "ssl-adapt pretrain recipe=simclr_resnet20 model.weights=weights.safetensors data.name=folder"
+    " data.root=/my/images": How(
+        (*FOLDER.overrides, "model.weights=runs/file/export/model.safetensors"),
+        after=shlex.join([*PLAIN, RESNET, "run.dir=runs/file"]),
+    ),
+    "ssl-adapt pretrain recipe=quickstart model.weights=runs/quickstart adapt=null run.dir=runs/longer": How(
+        ("train.max_steps=4", CELLS), is_fast=True
+    ),
+    "ssl-adapt pretrain recipe=simclr_resnet20 model.weights=runs/simclr_resnet20 adapt.score=removal"
+    " adapt.granularity=branch adapt.budget_macs=0.6 run.dir=runs/shrunk": How(
+        (*BY_RECIPE["simclr_resnet20"], DEEPER), after=shlex.join([*PLAIN, DEEPER, "run.dir=runs/simclr_resnet20"])
     ),
     # In processes of their own, as they stand but for these.
     "accelerate launch scripts/pretrain.py recipe=simclr_resnet50": How(BY_RECIPE["simclr_resnet50"]),
