@@ -36,7 +36,8 @@ BASES = {
     "supervised": [*SUPERVISED, *FEW[:2]],
 }  # fmt: skip
 KEYS = {"macs": "adapt.budget_macs", "parameters": "adapt.budget_parameters", "seconds": "adapt.budget_latency"}
-ANNEAL = ["train.epochs=5", "adapt.epochs=2", "adapt.mode=anneal", "adapt.anneal_epochs=2"]  # 15 steps, 12 until the fix
+# 15 steps, 12 until the fix
+ANNEAL = ["train.epochs=5", "adapt.epochs=2", "adapt.mode=anneal", "adapt.anneal_epochs=2"]
 ROUNDS = [*ANNEAL, "adapt.score=removal", "adapt.budget_macs=0.4", "adapt.rounds=3"]
 
 
@@ -77,7 +78,7 @@ def create(objective: str, *more: str) -> Learner:
         ("simclr", "uniform", "parameters", 0.7, "anneal"),
         ("simclr", "theta", "macs", 0.6, "anneal"),
         ("supervised", "theta", "parameters", 0.7, "hard"),
-        ("simclr", "removal", "seconds", 0.8, "hard"),
+        ("simclr", "removal", "seconds", 0.9, "hard"),
     ],
 )
 def test_the_export_is_as_cheap_as_the_budget_says(tmp_path, capsys, objective, score, unit, share, mode):
@@ -183,10 +184,11 @@ def test_rounds_come_when_due_and_bring_the_network_to_the_budget_step_by_step(w
     made: dict[str, str] = {}
     for choice, end in zip(choices, (*rounds, fix), strict=True):
         assert not made.keys() & choice["choices"].keys()
-        assert not any(name in scored for name in made for scored in choice["scores"]), "what has changed is no candidate"
+        assert not any(name in scored for name in made for scored in choice["scores"]), "changed already"
         made |= choice["choices"]
         assert end["changed"] == made
-    assert [event["stage"] for event in events(whole, "epoch")] == ["anneal", "architecture", "architecture", "anneal", "network"]
+    stages = [event["stage"] for event in events(whole, "epoch")]
+    assert stages == ["anneal", "architecture", "architecture", "anneal", "network"]
 
 
 def test_the_optimiser_remembers_through_all_rounds_what_is_left(whole):
@@ -212,7 +214,7 @@ def test_rounds_resume_to_the_bit(tmp_path, whole, stop):
 
 @pytest.mark.exactness
 def test_theta_within_a_budget_resumes_to_the_bit_while_it_anneals(tmp_path):
-    more = [*ANNEAL[:3], "adapt.anneal_epochs=2", "adapt.budget_macs=0.6"]
+    more = [*ANNEAL, "adapt.budget_macs=0.6"]
     run(tmp_path / "whole", "simclr", *more)
     assert run(tmp_path / "parts", "simclr", *more, "run.stop_after_epochs=3") is None
     run(tmp_path / "parts", "simclr", *more, "run.resume=auto")
