@@ -64,6 +64,9 @@ def choose_changes(
     began = time.perf_counter()
     adapt = learner.adapt
     assert adapt is not None
+    share = 1 - (1 - adapt.budget[1]) * (index + 1) / stages.rounds if adapt.budget else 1.0
+    if adapt.budget is not None and gather_objects(_cost_share(learner, data) <= share)[0]:  # nothing is measured then
+        return Choice([], [], 0, time.perf_counter() - began)
     batches = views_for_scores(learner, data, train_set, stages, seed, index)
     changes = changes_left(learner)
     scores = measure(learner, changes, batches) if adapt.score == "removal" else []
@@ -75,7 +78,6 @@ def choose_changes(
             helpful = sorted((s for s in scores if s.value + 2 * s.error < 0), key=lambda score: score.value)
             chosen = choose_within(network, [s.change for s in helpful], edge_specs(network), None, few)
         else:
-            share = 1 - (1 - adapt.budget[1]) * (index + 1) / stages.rounds
             chosen = _within_budget(learner, data, changes, scores, share, few, seed=seed * stages.rounds + index)
     except UserError as error:
         chosen = error
@@ -122,8 +124,7 @@ def budget_reached(learner: Learner, data: DataSection) -> dict[str, Any] | None
     if learner.adapt is None or learner.adapt.budget is None:
         return None
     unit, share = learner.adapt.budget
-    cost = measure_cost(learner.network.backbone, cost_images(data, learner.accelerator.device), unit)
-    return {"unit": unit, "share": share, "reached": cost / _plain_cost(learner)}
+    return {"unit": unit, "share": share, "reached": _cost_share(learner, data)}
 
 
 def changes_left(learner: Learner) -> list[Change]:
@@ -202,6 +203,14 @@ def _within_budget(
         return choose_uniform(network, [*reversed(one_each.values())], specs, fits, few)
     order = ranked(adapt.score, useful, values=values, saved=saved, seed=seed)
     return choose_within(network, order, specs, fits, few)
+
+
+def _cost_share(learner: Learner, data: DataSection) -> float:
+    """What the network, unmixed, costs now as a share of what the plain one does, in the budget's unit."""
+    assert learner.adapt is not None
+    assert learner.adapt.budget is not None
+    images = cost_images(data, learner.accelerator.device)
+    return measure_cost(unmixed(learner.network.backbone), images, learner.adapt.budget[0]) / _plain_cost(learner)
 
 
 def _plain_cost(learner: Learner) -> float:

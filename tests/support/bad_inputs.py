@@ -109,6 +109,20 @@ ARGUMENTS = [
 ]  # fmt: skip
 
 
+WHOLE = ("recipe=debug", "run.dir=RUN", "data.image_px=8", "train.max_steps=2")  # the network as the recipe has it
+SHRINK = [
+    "adapt.budget_macs=1.5", "adapt.budget_macs=0.7 adapt.budget_latency=0.7", "adapt.score=random",
+    "adapt.score=removal adapt.rounds=3", "adapt.budget_macs=0.7 adapt.rounds=3",
+    "adapt.score=removal adapt.score_batches=1", "adapt.score=removal adapt.shape_change=project",
+    'adapt.score=removal adapt.choices={"layer1.0.conv1":"identity"}',
+    "adapt.theta_pass=joint adapt.theta_batch=next", "adapt.theta_pass=joint adapt.theta_updates_bn=true",
+    "adapt.granularity=operation model.name=convnext_atto model.args={}", "adapt.granularity=branch model.name=darts",
+    "adapt.granularity=branch model.args.granularity=block",
+    "adapt.granularity=branch adapt.score=removal adapt.budget_macs=0.1",
+    "adapt.granularity=branch adapt.score=uniform adapt.budget_parameters=0.05",
+]  # fmt: skip
+
+
 def write_recipe(*lines: str) -> None:
     Path("mine.yaml").write_text("\n".join([*lines, available_recipes()["debug"].read_text()]))
 
@@ -263,6 +277,8 @@ GROUPS: dict[str, list[Case]] = {
         *(Case(f"`{text}`", nothing, "pretrain", (*DEBUG, *text.split())) for text in ARGUMENTS),
         *cases(RECIPES, "pretrain", "recipe=mine.yaml", *TINY),
     ],
+    "Scores, budgets and edges: `ssl-adapt pretrain recipe=debug`":
+        [Case(f"`{text}`", nothing, "pretrain", (*WHOLE, *text.split())) for text in SHRINK],
     "Images, folders and tars: `ssl-adapt pretrain data.name=folder data.root=DATA`": [
         *cases([(words, partial(write_b_png, data)) for words, data in BAD_BYTES], "pretrain", *DEBUG, *FOLDER),
         *cases(IMAGES, "pretrain", *DEBUG, *FOLDER),

@@ -222,6 +222,16 @@ def test_theta_within_a_budget_resumes_to_the_bit_while_it_anneals(tmp_path):
     assert events(tmp_path / "parts", "fix")[0]["changed"]
 
 
+def test_a_round_that_needs_no_change_measures_none(tmp_path, capsys):
+    """One block is more than all rounds but the last ask for together."""
+    run(tmp_path / "a", "simclr", *ROUNDS, "adapt.budget_macs=0.79")
+    choices, rounds = events(tmp_path / "a", "choice"), events(tmp_path / "a", "round")
+    assert [len(choice["choices"]) for choice in choices] == [1, 0, 1]
+    assert [choice["passes"] > 0 for choice in choices] == [True, False, True]
+    assert rounds[0]["changed"] == rounds[1]["changed"] != {}
+    assert "Chosen after step 6 by removal, round 2 of 3: 0 changes" in capsys.readouterr().out
+
+
 # --- without a budget -------------------------------------------------------------------------------------
 
 BOTTLENECK = ["model.name=resnet20_bottleneck", "model.args={width: 4, layers: [1, 2]}", "adapt.granularity=null"]

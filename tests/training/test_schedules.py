@@ -59,8 +59,8 @@ def test_max_steps_shrinks_in_proportion(steps, adapt, anneal, network, most):
 )  # fmt: skip
 def test_rounds_share_out_the_steps_until_the_fix(steps, adapt, anneal, network, rounds):
     stages = plan_stages(
-        steps_per_epoch=steps, epochs=adapt + anneal + network, adapt_epochs=adapt, anneal_epochs=anneal, max_steps=None,
-        rounds=rounds,
+        steps_per_epoch=steps, epochs=adapt + anneal + network, adapt_epochs=adapt, anneal_epochs=anneal,
+        max_steps=None, rounds=rounds,
     )  # fmt: skip
     all_steps = range(stages.total_steps + 1)
     ends = [step for step in all_steps if stages.is_fixed_before(step)]
