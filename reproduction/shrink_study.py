@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
-from ssl_adapt.adaptation.score import Change, make_change, possible_changes, ranked, removal_scores
+from ssl_adapt.adaptation.removal import Change, make_change, possible_changes, ranked, removal_scores
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.data import epoch_order, iterate_batches
 from ssl_adapt.objectives import Objective

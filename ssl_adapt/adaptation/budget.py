@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import EdgeSpec
-from ssl_adapt.adaptation.score import Change, changed
+from ssl_adapt.adaptation.removal import Change, changed
 from ssl_adapt.errors import UserError
 
 _OUT_OF_REACH = "the budget can't be met: {} changes are possible, and all of them together save too little"

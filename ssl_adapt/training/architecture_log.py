@@ -7,7 +7,7 @@ from functools import partial
 from ssl_adapt.adaptation.adaptation import EdgeState
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.cost import count_parameters
-from ssl_adapt.adaptation.score import Score
+from ssl_adapt.adaptation.removal import Score
 from ssl_adapt.evaluation.monitor import Evaluation, Monitor
 from ssl_adapt.recipe import AdaptSection
 from ssl_adapt.runs.folder import RunFolder

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, cost_with, measure_cost, savings
-from ssl_adapt.adaptation.score import Change, Score, possible_changes, ranked, removal_scores
+from ssl_adapt.adaptation.removal import Change, Score, possible_changes, ranked, removal_scores
 from ssl_adapt.data import ImageSet
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import gather_objects, process_count

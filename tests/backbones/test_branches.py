@@ -8,7 +8,7 @@ from small_networks import BOTTLENECKS, images, small
 import ssl_adapt
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
-from ssl_adapt.adaptation.score import make_change, possible_changes
+from ssl_adapt.adaptation.removal import make_change, possible_changes
 from ssl_adapt.backbones.residual_branches import find_branches
 
 VIT = {"img_size": 32, "patch_size": 8, "embed_dim": 24, "depth": 2, "num_heads": 2}

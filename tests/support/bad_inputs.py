@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from bad_arguments import ARGUMENTS, SCORES, SHRINK
 from image_folders import image_bytes, member, png, png_that_claims, write_images, write_tar
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -102,25 +103,7 @@ def nothing() -> None:
     """What some cases make."""
 
 
-ARGUMENTS = [
-    "train.epoch=3", "train.epochs=three", "train.lr=-1", "adapt.sharing=ful", "seed=1 seed=1", "quick", "train.lr=[1",
-    "adapt.epochs=3", "adapt=null adapt.epochs=3", "train.optimizer=sgd", "train.accumulate=65", "model.name=resnet2O",
-    "data.name=cifar_10", "data.name=folder", "data.batch_size=1298", "knn.k=1298",
-]  # fmt: skip
-
-
 WHOLE = ("recipe=debug", "run.dir=RUN", "data.image_px=8", "train.max_steps=2")  # the network as the recipe has it
-SHRINK = [
-    "adapt.budget_macs=1.5", "adapt.budget_macs=0.7 adapt.budget_latency=0.7", "adapt.score=random",
-    "adapt.score=removal adapt.rounds=3", "adapt.budget_macs=0.7 adapt.rounds=3",
-    "adapt.score=removal adapt.score_batches=1", "adapt.score=removal adapt.shape_change=project",
-    'adapt.score=removal adapt.choices={"layer1.0.conv1":"identity"}',
-    "adapt.theta_pass=joint adapt.theta_batch=next", "adapt.theta_pass=joint adapt.theta_updates_bn=true",
-    "adapt.granularity=operation model.name=convnext_atto model.args={}", "adapt.granularity=branch model.name=darts",
-    "adapt.granularity=branch model.args.granularity=block",
-    "adapt.granularity=branch adapt.score=removal adapt.budget_macs=0.1",
-    "adapt.granularity=branch adapt.score=uniform adapt.budget_parameters=0.05",
-]  # fmt: skip
 
 
 def write_recipe(*lines: str) -> None:
@@ -259,12 +242,6 @@ RUNS: list[tuple[str, Make, list[str]]] = [
     ("a checkpoint of another release", lambda: seal(CHECKPOINT, version=1), [AGAIN]),
     ("a checkpoint with code in it", write_code, [AGAIN]),
 ]
-
-SCORES = [
-    "model=EXPORT/config.json data=digits", "model=zzz data=digits", "model=my/net data=digits", "model=EXPORT",
-    "model=EXPORT data=digits k=1298", "model=EXPORT data=digits device=abacus", "model=EXPORT data=folder",
-    "model=EXPORT data=digits protocol=plain temperature=0.1", "model=EXPORT data=digits search=ivf",
-]  # fmt: skip
 
 
 def cases(table: list[tuple[str, Make]], script: str, *arguments: str) -> list[Case]:

@@ -15,7 +15,7 @@ from short_runs import SUPERVISED, TINY, assert_same_weights, events, load_check
 from ssl_adapt import Architecture, apply_architecture, load_recipe
 from ssl_adapt.adaptation.budget import measure_cost
 from ssl_adapt.adaptation.edge import MixedEdge
-from ssl_adapt.adaptation.score import possible_changes
+from ssl_adapt.adaptation.removal import possible_changes
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.training.choice import choose_changes
 from ssl_adapt.training.create_learner import create_learner

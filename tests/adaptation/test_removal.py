@@ -15,7 +15,7 @@ from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
 from ssl_adapt.adaptation.budget import Budget, choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.cost import count_macs
 from ssl_adapt.adaptation.edge import CHOICES
-from ssl_adapt.adaptation.score import Change, possible_changes, ranked, removal_scores
+from ssl_adapt.adaptation.removal import Change, possible_changes, ranked, removal_scores
 
 LABELS = torch.tensor([0, 1, 2, 0])
 
