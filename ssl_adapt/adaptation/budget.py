@@ -1,8 +1,8 @@
 """Budgets: what a network may cost, and the changes that bring it there."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from copy import deepcopy
 from dataclasses import dataclass
 from statistics import median
@@ -56,13 +56,16 @@ def savings(
     model: nn.Module, changes: Sequence[Change], specs: Sequence[EdgeSpec], images: Tensor, unit: Unit
 ) -> dict[Change, float]:
     """What each change alone saves, by counting or timing the network without and with it."""
-    by_name = {spec.name: spec for spec in specs}
     whole = measure_cost(model, images, unit)
-    saved = {}
-    for change in changes:
-        with changed(model, by_name, change):
-            saved[change] = whole - measure_cost(model, images, unit)
-    return saved
+    return {change: whole - cost_with(model, [change], specs, images, unit) for change in changes}
+
+
+def cost_with(
+    model: nn.Module, changes: Sequence[Change], specs: Sequence[EdgeSpec], images: Tensor, unit: Unit
+) -> float:
+    """What the network costs with all these changes; it is left as it was."""
+    with _all_changed(model, changes, specs):
+        return measure_cost(model, images, unit)
 
 
 def choose_within(
@@ -74,8 +77,8 @@ def choose_within(
 ) -> list[Change]:
     """The first changes of `order` with which the network fits, less those without which it fits as well.
 
-    A change is passed over if the network would give the same for all images with it: a vit whose class token no
-    attention feeds any more.
+    A change is passed over if the network, which told images apart, would give the same for all of them with it: a
+    vit whose class token no attention feeds any more.
 
     Args:
         model: the network; it is left as it was.
@@ -88,12 +91,13 @@ def choose_within(
         ValueError: if it does not fit with all of them.
     """
     taken: list[Change] = []
+    is_seeing = tells_apart(model, images)  # not so where a fresh classifier is zero
     for change in order:
         if fits is not None and _holds(model, taken, specs, fits):
             break
         if not {name for other in taken for name in other.edges} & set(change.edges):
             taken.append(change)
-            if not _holds(model, taken, specs, lambda changed_model: tells_apart(changed_model, images)):
+            if is_seeing and not _holds(model, taken, specs, lambda changed_model: tells_apart(changed_model, images)):
                 taken.pop()
     if fits is None:
         return taken
@@ -125,12 +129,10 @@ def choose_uniform(
     Raises:
         ValueError: if it does not fit with all of them.
     """
-    total = len(changes)
+    total, is_seeing = len(changes), tells_apart(model, images)
     for count in range(total + 1):
         taken = [changes[(2 * index + 1) * total // (2 * count)] for index in range(count)]
-        if _holds(
-            model, taken, specs, lambda changed_model: fits(changed_model) and tells_apart(changed_model, images)
-        ):
+        if _holds(model, taken, specs, lambda m: fits(m) and (tells_apart(m, images) or not is_seeing)):
             return taken
     raise UserError(_OUT_OF_REACH.format(total))
 
@@ -150,11 +152,17 @@ def _holds(
     model: nn.Module, changes: Sequence[Change], specs: Sequence[EdgeSpec], condition: Callable[[nn.Module], bool]
 ) -> bool:
     """Whether the network with these changes meets a condition."""
-    by_name: Mapping[str, EdgeSpec] = {spec.name: spec for spec in specs}
+    with _all_changed(model, changes, specs):
+        return condition(model)
+
+
+@contextmanager
+def _all_changed(model: nn.Module, changes: Sequence[Change], specs: Sequence[EdgeSpec]) -> Iterator[None]:
+    by_name = {spec.name: spec for spec in specs}
     with ExitStack() as stack:
         for change in changes:
             stack.enter_context(changed(model, by_name, change))
-        return condition(model)
+        yield
 
 
 def _seconds(model: nn.Module, images: Tensor) -> float:

@@ -178,7 +178,7 @@ def ranked(
     saved: Mapping[Change, float] | None = None,
     seed: int = 0,
 ) -> list[Change]:
-    """The changes in the order in which a rule would make them.
+    """The changes in the order in which a rule would make them; one whose value is not a number comes last.
 
     Args:
         rule: "removal" and "theta" take the lowest values first, each value above 0 over what the change saves;
@@ -196,7 +196,9 @@ def ranked(
     def worth(change: Change) -> float:
         value = values[change]
         weight = saved[change] if saved is not None else 1.0
-        return value / weight if value > 0 and weight > 0 else math.inf if value > 0 else value * max(weight, 0.0)
+        if value <= 0:
+            return value * max(weight, 0.0)
+        return value / weight if value > 0 and weight > 0 else math.inf
 
     return sorted(changes, key=worth)
 

@@ -220,8 +220,9 @@ def _find_branch_edges(
     weight = next(model.parameters())
     real = _create_again(model, base, arguments, "cpu") if weight.is_meta else model  # zeros need values
     weight = next(real.parameters())
-    images = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0), device="cpu")
-    with torch.device(weight.device):  # not on the meta device, where that is the default
+    with torch.device("cpu"):  # whatever device the caller has made the default
+        images = torch.randn(2, *input_size, generator=torch.Generator().manual_seed(0))
+    with weight.device:
         branches = find_branches(real, images.to(weight.device, weight.dtype))
     rows = []
     for row in Probe(model, input_size).judge(branches):

@@ -129,19 +129,33 @@ class AdaptSection(Section):
                 f"adapt.rounds={self.rounds} is how a budget is reached by adapt.score=removal, random or uniform: "
                 "set adapt.rounds=1, or add a budget such as adapt.budget_macs=0.7 and one of these"
             )
+        if self.score == "removal" and not budgets and self.score_batches == 1:
+            raise UserError(
+                "adapt.score_batches=1 gives no standard error, and adapt.score=removal without a budget needs it to "
+                "tell what lowers the loss: set it to 2 or more, or add adapt.budget_macs=0.7"
+            )
         if self.choices is not None and (self.score != "theta" or budgets):
             raise UserError("adapt.choices leave nothing to choose: take out adapt.score and adapt.budget_*")
-        if self.score != "theta" and (self.none_start not in (0, 1) or self.shape_change == "project"):
-            raise UserError(
-                f"adapt.score={self.score}: adapt.none_start={self.none_start:g} and adapt.shape_change="
-                f"{self.shape_change}, where it takes 0 or 1, and pad or forbid"
-            )
-        if self.theta_pass == "joint" and (
-            self.score != "theta" or self.theta_batch == "next" or self.theta_updates_bn
-        ):
+        if self.score != "theta" and self.none_start not in (0, 1):
+            raise UserError(f"adapt.none_start={self.none_start:g}: with adapt.score={self.score} it is 0 or 1")
+        return self
+
+    @model_validator(mode="after")
+    def _joint_pass_fits(self) -> AdaptSection:
+        is_own_pass = self.score != "theta" or self.theta_batch == "next" or self.theta_updates_bn
+        if self.theta_pass == "joint" and is_own_pass:
             raise UserError(
                 "adapt.theta_pass=joint takes theta's gradients from the weights' pass, its batch and its statistics: "
                 "set adapt.score=theta, adapt.theta_batch=same and adapt.theta_updates_bn=false"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _learnt_identities_are_trained(self) -> AdaptSection:
+        if self.shape_change == "project" and (self.score != "theta" or self.budget is not None):
+            raise UserError(
+                "adapt.shape_change=project goes with adapt.score=theta and no budget, as a learnt identity is trained "
+                "beside theta alone, and no budget counts it: set adapt.shape_change=pad or forbid"
             )
         return self
 

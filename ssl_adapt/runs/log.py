@@ -51,6 +51,7 @@ class RunLog:
             with self.path.open("ab") as file:
                 file.truncate(min(state["metrics_bytes"] if state else 0, file.tell()))
         self.bad_images_logged = 0
+        self._is_gap = False  # whether the last line is empty
         self._start: float | None = None  # of the epoch's clock; None between epochs
         self._steps = 0
         self._earlier: tuple[float, int] = tuple(state.get("epoch", (0.0, 0))) if state else (0.0, 0)
@@ -77,8 +78,10 @@ class RunLog:
         self.accelerator.log(numbers, step=step)
 
     def say(self, text: str, style: str = "") -> None:
-        """Print a line."""
-        self.console.print(text, style=style, soft_wrap=True, markup=False)
+        """Print a line; an empty one only where there is none above it."""
+        if text or not self._is_gap:
+            self.console.print(text, style=style, soft_wrap=True, markup=False)
+        self._is_gap = not text or text.endswith("\n")
 
     def show_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; columns after the first are aligned to the right."""
@@ -89,7 +92,7 @@ class RunLog:
             table.add_row(*map(escape, row))
         self.say(title, style="bold")
         self.console.print(table)
-        self.console.print()
+        self.say("")
 
     def show_plan(self, rows: Sequence[tuple[str, str]]) -> None:
         """Print the plan of the run: names and descriptions."""
@@ -99,7 +102,7 @@ class RunLog:
         for row in rows:
             table.add_row(*map(escape, row))
         self.console.print(table)
-        self.console.print()
+        self.say("")
 
     def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
         """Start the epoch's clock, or continue that of an epoch that was stopped; show a progress bar on a terminal."""

@@ -1,12 +1,13 @@
 """What a run logs of its architecture: what was chosen and why, and the network before and after the fix."""
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import isfinite
 
 from ssl_adapt.adaptation.adaptation import EdgeState
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.cost import count_parameters
+from ssl_adapt.adaptation.removal import Score
 from ssl_adapt.evaluation.monitor import Evaluation, Monitor
 from ssl_adapt.recipe import AdaptSection
 from ssl_adapt.runs.folder import RunFolder
@@ -50,11 +51,21 @@ def adapt_network(
         log_choice(log, learner, choose, index, stages.rounds, step)
     if learner.adapt is not None and stages.is_fixed_before(step):
         if step < stages.fix_step:
-            architecture = learner.fix()
-            folder.save_architecture(architecture.to_json())
-            log.record("round", step=step, changed=architecture.changed)
+            log_round(log, folder, learner, step)
         else:
             log_fix(log, folder, monitor, learner, step)
+
+
+def log_round(log: RunLog, folder: RunFolder, learner: Learner, step: int) -> None:
+    """Fix what a round changed, and say what the network costs now; the last round ends with `log_fix`."""
+    architecture = learner.fix()
+    folder.save_architecture(architecture.to_json())
+    parameters, macs = count_parameters(learner.network.backbone), macs_of(learner.network.backbone, learner.image_px)
+    log.record("round", step=step, changed=architecture.changed, parameters=parameters, macs=macs)
+    log.say(
+        f"Fixed after step {step:,}: {len(architecture.changed)} of {len(architecture.edges)} edges changed so far, "
+        f"{parameters:,} parameters, {macs:,} multiply-adds\n"
+    )
 
 
 def log_choice(
@@ -67,20 +78,20 @@ def log_choice(
     choices = {name: change.choice for change in choice.changes for name in change.edges}
     log.record(
         "choice", step=step, round=index + 1, rounds=rounds, score=learner.adapt.score, choices=choices,
-        scores={
-            str(score.change): [score.value, score.error if isfinite(score.error) else None, score.batches]
-            for score in choice.scores
-        },
+        scores={str(score.change): _recorded(score) for score in choice.scores},
         passes=choice.passes, seconds=choice.seconds,
     )  # fmt: skip
     of_rounds = f", round {index + 1} of {rounds}" if rounds > 1 else ""
     cost = f", {choice.passes:,} forward passes in {choice.seconds:.1f} s" if choice.passes else ""
     log.say("")
-    title = f"Chosen after step {step:,} by {learner.adapt.score}{of_rounds}{cost}: {len(choice.changes)} changes"
+    changes = f"{len(choice.changes)} change{'' if len(choice.changes) == 1 else 's'}"
+    title = f"Chosen after step {step:,} by {learner.adapt.score}{of_rounds}{cost}: {changes}"
     if choice.scores:
         log.show_table(title, ["change", "loss with it, less without", ""], _score_rows(choice))
-    else:
+    elif choice.changes:
         log.show_table(title, ["change"], [[str(change)] for change in choice.changes])
+    else:
+        log.say(f"{title}\n", style="bold")
     if choices or learner.adaptation:
         learner.change(choices)
 
@@ -108,6 +119,12 @@ def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, 
     _show_costs(log, monitor, (cost_before, cost_after), (before, after, recalibrated))
 
 
+def _recorded(score: Score) -> tuple[float | None, float | None, int]:
+    """Value, error and batches; None for what is not finite, which JSON can't say."""
+    value, error = (number if math.isfinite(number) else None for number in (score.value, score.error))
+    return value, error, score.batches
+
+
 def _score_rows(choice: Choice) -> list[list[str]]:
     """The changes that are made, then those that come nearest to them."""
     lowest = sorted(choice.scores, key=lambda score: score.value)
@@ -125,6 +142,9 @@ def _show_changed(
     adapt, changed = learner.adapt, architecture.changed
     assert adapt is not None
     title = f"Architecture fixed after step {step:,}: {len(changed)} of {len(architecture.edges)} edges changed"
+    if adapt.score != "theta" and not changed:
+        log.say(f"{title}\n", style="bold")
+        return
     if adapt.score != "theta":
         kinds = {spec.name: spec.kind for spec in edge_specs(learner.network.backbone)}
         log.show_table(title, ["edge", "was", "is"], [[name, kinds[name], choice] for name, choice in changed.items()])

@@ -1,17 +1,19 @@
 """The choice of what changes, where a measurement or a budget makes it and not theta alone."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
-from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
-from ssl_adapt.adaptation.edge import EdgeSpec
+from ssl_adapt.adaptation.budget import choose_uniform, choose_within, cost_with, measure_cost, savings
 from ssl_adapt.adaptation.removal import Change, Score, possible_changes, ranked, removable_skips, removal_scores
 from ssl_adapt.data import ImageSet
+from ssl_adapt.errors import UserError
 from ssl_adapt.processes import gather_objects, process_count
 from ssl_adapt.recipe import AdaptSection, DataSection
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
@@ -19,6 +21,8 @@ from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import score_batches
 
+KEYS = {"macs": "budget_macs", "parameters": "budget_parameters", "seconds": "budget_latency"}
+WORDS = {"macs": "multiply-adds", "parameters": "parameters", "seconds": "time"}
 MOST_IMAGES = 8  # of a batch, with which it is seen that a network still tells images apart
 
 
@@ -60,27 +64,80 @@ def choose_changes(
     began = time.perf_counter()
     adapt = learner.adapt
     assert adapt is not None
+    share = 1 - (1 - adapt.budget[1]) * (index + 1) / stages.rounds if adapt.budget else 1.0
+    if adapt.budget is not None and gather_objects(_cost_share(learner, data) <= share)[0]:  # nothing is measured then
+        return Choice([], [], 0, time.perf_counter() - began)
     batches = views_for_scores(learner, data, train_set, stages, seed, index)
-    network = unmixed(learner.network.backbone)
-    specs = edge_specs(network)
-    architecture = Architecture.of(network)
-    made = architecture.changed.keys()
-    changes = [c for c in possible_changes(specs, adapt.shape_change, adapt.sharing) if not made & set(c.edges)]
-    if adapt.none_start:  # without a budget only these: it is early for a verdict on what has weights
-        changes = removable_skips(architecture, specs, adapt.sharing) + (changes if adapt.budget else [])
+    changes = changes_left(learner)
     scores = measure(learner, changes, batches) if adapt.score == "removal" else []
-    images = next(tensor for tensor in batches[0] if tensor.ndim == 4)
-    if adapt.budget is None:
-        helpful = sorted((s for s in scores if s.value + 2 * s.error < 0), key=lambda score: score.value)
-        chosen = choose_within(network, [s.change for s in helpful], specs, None, images[:MOST_IMAGES])
-    else:
-        share = 1 - (1 - adapt.budget[1]) * (index + 1) / stages.rounds
-        chosen = _within_budget(
-            learner, network, specs, changes, scores, share, images, seed=seed * stages.rounds + index
-        )
+    few = next(tensor for tensor in batches[0] if tensor.ndim == 4)[:MOST_IMAGES]
+    chosen: list[Change] | UserError
+    try:
+        if adapt.budget is None:
+            network = unmixed(learner.network.backbone)
+            helpful = sorted((s for s in scores if s.value + 2 * s.error < 0), key=lambda score: score.value)
+            chosen = choose_within(network, [s.change for s in helpful], edge_specs(network), None, few)
+        else:
+            chosen = _within_budget(learner, data, changes, scores, share, few, seed=seed * stages.rounds + index)
+    except UserError as error:
+        chosen = error
     chosen = gather_objects(chosen)[0]  # measured times differ, and so may what they lead to
+    if isinstance(chosen, UserError):
+        raise chosen
     passes = sum(score.batches for score in scores) + (len(batches) if scores else 0)
     return Choice(chosen, scores, passes, time.perf_counter() - began)
+
+
+def check_budget(learner: Learner, data: DataSection) -> None:
+    """Refuse a budget that the network does not reach with all that may change: found before it trains.
+
+    Raises:
+        ValueError: if so; it says what can be reached.
+
+    Distributed: collective; the main process decides for all.
+    """
+    adapt = learner.adapt
+    if adapt is None or adapt.budget is None:
+        return
+    unit, share = adapt.budget
+    network, specs = unmixed(learner.network.backbone), edge_specs(learner.network.backbone)
+    images = cost_images(data, learner.accelerator.device)
+    few = torch.randn(MOST_IMAGES, *images.shape[1:], generator=torch.Generator().manual_seed(0)).to(images)
+    changes = changes_left(learner)
+    saved = savings(network, changes, specs, images, "macs" if unit == "seconds" else unit)
+    order = sorted((change for change in changes if saved[change] > 0), key=lambda change: -saved[change])
+    cheapest = choose_within(network, order, specs, None, few)
+    reached = gather_objects(cost_with(network, cheapest, specs, images, unit) / _plain_cost(learner))[0]
+    if reached > share:
+        least = math.ceil(1000 * reached) / 1000
+        raise UserError(
+            f"adapt.{KEYS[unit]}={share:g} can't be met: with all {len(cheapest)} changes that are possible, the "
+            f"network keeps {reached:.1%} of its {WORDS[unit]}: set it to {least:g} or more, or try another "
+            "adapt.granularity"
+        )
+    if adapt.score == "uniform":  # has fewer ways to get there
+        _within_budget(learner, data, changes, [], share, few, seed=0)
+
+
+def budget_reached(learner: Learner, data: DataSection) -> dict[str, Any] | None:
+    """The budget, and what the network costs now in its unit, as shares of the plain network's cost."""
+    if learner.adapt is None or learner.adapt.budget is None:
+        return None
+    unit, share = learner.adapt.budget
+    return {"unit": unit, "share": share, "reached": _cost_share(learner, data)}
+
+
+def changes_left(learner: Learner) -> list[Change]:
+    """All changes that are still possible, in forward order."""
+    adapt, specs = learner.adapt, edge_specs(learner.network.backbone)
+    assert adapt is not None
+    architecture = Architecture.of(unmixed(learner.network.backbone))
+    made = architecture.changed.keys()
+    changes = [c for c in possible_changes(specs, adapt.shape_change, adapt.sharing) if not made & set(c.edges)]
+    if adapt.score == "theta" or not adapt.none_start:
+        return changes
+    # Without a budget only skips that were there from the start: it is early for a verdict on what has weights.
+    return removable_skips(architecture, specs, adapt.sharing) + (changes if adapt.budget else [])
 
 
 def views_for_scores(
@@ -124,33 +181,46 @@ def cost_images(data: DataSection, device: torch.device) -> Tensor:
 
 def _within_budget(
     learner: Learner,
-    network: nn.Module,
-    specs: Sequence[EdgeSpec],
+    data: DataSection,
     changes: Sequence[Change],
     scores: Sequence[Score],
     share: float,
-    images: Tensor,
+    few: Tensor,
     *,
     seed: int,
 ) -> list[Change]:
-    adapt, plain_cost = learner.adapt, learner.plain_cost
+    """The changes with which the network costs that share of what the plain one does."""
+    adapt = learner.adapt
     assert adapt is not None
     assert adapt.budget is not None
-    assert plain_cost is not None
-    unit, limit = adapt.budget[0], share * plain_cost
-    few = images[:MOST_IMAGES]
+    unit, limit = adapt.budget[0], share * _plain_cost(learner)
+    network, specs = unmixed(learner.network.backbone), edge_specs(learner.network.backbone)
+    images = cost_images(data, learner.accelerator.device)
+    values = {score.change: score.value for score in scores} or _theta_values(learner, adapt, changes)
+    saved = savings(network, changes, specs, images, unit)
+    useful = [change for change in changes if saved[change] > 0 or values.get(change, 0) < 0]
 
     def fits(model: nn.Module) -> bool:
         return measure_cost(model, images, unit) <= limit
 
     if adapt.score == "uniform":
-        one_each = {change.edges: change for change in reversed(changes)}  # the first of several at an edge
+        one_each = {change.edges: change for change in reversed(useful)}  # the first of several at an edge
         return choose_uniform(network, [*reversed(one_each.values())], specs, fits, few)
-    values = {score.change: score.value for score in scores} or _theta_values(learner, adapt, changes)
-    saved = savings(network, changes, specs, images, unit)
-    saving = [change for change in changes if saved[change] > 0 or values.get(change, 0) < 0]
-    order = ranked(adapt.score, saving, values=values, saved=saved, seed=seed)
+    order = ranked(adapt.score, useful, values=values, saved=saved, seed=seed)
     return choose_within(network, order, specs, fits, few)
+
+
+def _cost_share(learner: Learner, data: DataSection) -> float:
+    """What the network, unmixed, costs now as a share of what the plain one does, in the budget's unit."""
+    assert learner.adapt is not None
+    assert learner.adapt.budget is not None
+    images = cost_images(data, learner.accelerator.device)
+    return measure_cost(unmixed(learner.network.backbone), images, learner.adapt.budget[0]) / _plain_cost(learner)
+
+
+def _plain_cost(learner: Learner) -> float:
+    assert learner.plain_cost is not None
+    return learner.plain_cost
 
 
 def _theta_values(learner: Learner, adapt: AdaptSection, changes: Sequence[Change]) -> dict[Change, float]:

@@ -14,6 +14,7 @@ from ssl_adapt.processes import gather_objects
 from ssl_adapt.recipe import DataSection, KnnSection
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog, short_time
+from ssl_adapt.training.choice import WORDS
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
@@ -124,7 +125,9 @@ def log_theta(log: RunLog, learner: Learner, stages: Stages, step: int) -> None:
         log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
 
 
-def log_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
+def log_result(
+    log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int, budget: dict[str, Any] | None = None
+) -> None:
     """Measure the trained network, write `result.json`, and show it beside the baselines."""
     evaluation = measure_network(log, "result", monitor, learner, step)
     landmarks = {event["event"]: event for event in log.history}
@@ -137,6 +140,12 @@ def log_result(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learne
         "macs": macs_of(backbone, learner.image_px),
         "steps": step,
     }
+    if budget is not None:
+        result["budget"] = budget
+        log.say(
+            f"budget: {budget['reached']:.1%} of the plain network's {WORDS[budget['unit']]} are left, of at most "
+            f"{budget['share']:.1%}\n"
+        )
     if evaluation.score is None:
         folder.save_result(result)
         log.say(f"no {monitor.name}: {monitor.describe()}\n")

@@ -15,7 +15,7 @@ from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.runs.stop_signal import InterruptedRunError, StopSignal
 from ssl_adapt.training.architecture_log import adapt_network
-from ssl_adapt.training.choice import choose_changes
+from ssl_adapt.training.choice import budget_reached, check_budget, choose_changes
 from ssl_adapt.training.create_learner import create_learner
 from ssl_adapt.training.landmarks import (
     create_monitor,
@@ -80,6 +80,8 @@ def pretrain(recipe: Recipe) -> Path | None:
         learner = create_learner(recipe, objective, accelerator, saved and saved.state["learner"], stop.came)
         plan = [*describe_plan(recipe, learner, monitor, stages, start.architecture), *start.rows()]
         try_export(learner, recipe.model)
+        if not saved:
+            check_budget(learner, recipe.data)
 
         folder.create()
         config = {"recipe": str(recipe.model_dump())}
@@ -128,7 +130,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                     progress.save(folder, learner, log)
 
             adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
-            log_result(log, folder, monitor, learner, progress.step)
+            log_result(log, folder, monitor, learner, progress.step, budget_reached(learner, recipe.data))
             return export(log, folder, learner, recipe.model)
 
 

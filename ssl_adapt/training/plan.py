@@ -17,6 +17,7 @@ from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import AdaptSection, ModelSection, Recipe
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
 from ssl_adapt.runs.log import RunLog
+from ssl_adapt.training.choice import WORDS
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_backbone
 from ssl_adapt.training.schedules import Stages, steps_to_change
@@ -158,8 +159,7 @@ def _describe_budget(adapt: AdaptSection) -> str:
     if adapt.budget is None:
         return ""
     unit, share = adapt.budget
-    names = {"macs": "the multiply-adds", "parameters": "the parameters", "seconds": "the time"}
-    return f", {share:.0%} of {names[unit]} are left" + (f" after {adapt.rounds} rounds" if adapt.rounds > 1 else "")
+    return f", until at most {share:.0%} of the {WORDS[unit]} are left"
 
 
 def _describe_stages(stages: Stages, adapt: AdaptSection | None) -> str:

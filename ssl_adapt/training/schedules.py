@@ -18,7 +18,7 @@ class Stages:
         architecture_steps: weights and theta train by turns.
         anneal_steps: weights train while theta moves to its one-hot choice.
         total_steps: the whole run; what is left after the fix is the network stage.
-        rounds: equal parts of the first two stages, each of which ends with a fix; theta has one.
+        rounds: equal parts of the first two stages, each of which ends with its share of the annealing and a fix.
     """
 
     steps_per_epoch: int
@@ -65,9 +65,9 @@ class Stages:
 
     def name_at_step(self, step: int) -> str:
         """ "architecture", "anneal" or "network"."""
-        if step < self.architecture_steps:
-            return "architecture"
-        return "anneal" if step < self.fix_step else "network"
+        if self.annealed(step) is not None:
+            return "anneal"
+        return "architecture" if step < self.fix_step else "network"
 
 
 def plan_stages(
@@ -95,7 +95,8 @@ def plan_stages(
         if max_steps < stages:
             raise UserError(f"train.max_steps={max_steps} is too short for {stages} stages: set it to {stages} or more")
         steps = _shrink(steps, max_steps)
-    return Stages(steps_per_epoch, steps[0], steps[1], sum(steps), max(1, min(rounds, steps[0] + steps[1])))
+    most = steps[1] or steps[0]  # each round anneals for a step at least, or has one
+    return Stages(steps_per_epoch, steps[0], steps[1], sum(steps), max(1, min(rounds, most)))
 
 
 def _shrink(steps: list[int], total: int) -> list[int]:

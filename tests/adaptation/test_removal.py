@@ -163,6 +163,21 @@ def test_a_choice_meets_the_budget_and_takes_no_more_than_it_needs():
         choose_uniform(model, changes, specs, lambda _: False, images())
 
 
+def test_what_makes_the_loss_no_number_comes_last():
+    first, broken, second = (Change((name,), "none") for name in "abc")
+    values = {first: 0.2, broken: math.nan, second: 0.1}
+    assert ranked("removal", [first, broken, second], values=values) == [second, first, broken]
+
+
+def test_a_classifier_that_starts_at_zero_hides_no_change():
+    """It gives the same for all images, whatever changes."""
+    model = small(num_classes=3, layers=(3, 3), granularity="branch")
+    torch.nn.init.zeros_(model.get_classifier().weight)
+    specs, changes = model.edge_specs(), possible_changes(model.edge_specs())
+    assert choose_within(model, changes, specs, None, images()) == changes
+    assert choose_uniform(model, changes, specs, lambda m: count_macs(m, images(1)) < 1e5, images())
+
+
 def test_changes_that_would_blind_the_network_are_passed_over():
     """Without any attention, a vit's class token never sees the image."""
     arguments = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 2, "num_heads": 2}

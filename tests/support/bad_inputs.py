@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from bad_arguments import ARGUMENTS, SCORES, SHRINK
 from bad_weights import PICKLE, STARTS, Trap
 from image_folders import image_bytes, member, png, png_that_claims, write_images, write_tar
 from PIL import Image
@@ -92,13 +93,7 @@ def nothing() -> None:
     """What some cases make."""
 
 
-ARGUMENTS = [
-    "train.epoch=3", "train.epochs=three", "train.lr=-1", "adapt.sharing=ful", "seed=1 seed=1", "quick", "train.lr=[1",
-    "adapt.epochs=3", "adapt=null adapt.epochs=3", "train.optimizer=sgd", "train.accumulate=65", "model.name=resnet2O",
-    "data.name=cifar_10", "data.name=folder", "data.batch_size=1298", "knn.k=1298",
-    "model.pretrained=true", "model.pretrained=true model.weights=a.pth", "model.weights=resnet18",
-    "model.weights=resnet2O",
-]  # fmt: skip
+WHOLE = ("recipe=debug", "run.dir=RUN", "data.image_px=8", "train.max_steps=2")  # the network as the recipe has it
 
 
 def write_recipe(*lines: str) -> None:
@@ -242,12 +237,6 @@ RUNS: list[tuple[str, Make, list[str]]] = [
     ("a checkpoint with code in it", write_code, [AGAIN]),
 ]
 
-SCORES = [
-    "model=EXPORT/config.json data=digits", "model=zzz data=digits", "model=my/net data=digits", "model=EXPORT",
-    "model=EXPORT data=digits k=1298", "model=EXPORT data=digits device=abacus", "model=EXPORT data=folder",
-    "model=EXPORT data=digits protocol=plain temperature=0.1", "model=EXPORT data=digits search=ivf",
-]  # fmt: skip
-
 
 def cases(table: list[tuple[str, Make]], script: str, *arguments: str) -> list[Case]:
     return [Case(words, make, script, arguments) for words, make in table]
@@ -259,6 +248,8 @@ GROUPS: dict[str, list[Case]] = {
         *(Case(f"`{text}`", nothing, "pretrain", (*DEBUG, *text.split())) for text in ARGUMENTS),
         *cases(RECIPES, "pretrain", "recipe=mine.yaml", *TINY),
     ],
+    "Scores, budgets and edges: `ssl-adapt pretrain recipe=debug`":
+        [Case(f"`{text}`", nothing, "pretrain", (*WHOLE, *text.split())) for text in SHRINK],
     "Images, folders and tars: `ssl-adapt pretrain data.name=folder data.root=DATA`": [
         *cases([(words, partial(write_b_png, data)) for words, data in BAD_BYTES], "pretrain", *DEBUG, *FOLDER),
         *cases(IMAGES, "pretrain", *DEBUG, *FOLDER),

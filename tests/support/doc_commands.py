@@ -20,7 +20,10 @@ DIGITS = (*TINY, "data.name=digits", "data.root=null", "data.batch_size=32")
 KNN = ("knn.every_epochs=0", "knn.k=2")
 HEADS = (*KNN, "objective.projector_hidden=16", "objective.projector_out=8")
 RESNET, CELLS = "model.args={width: 4, layers: [1, 1]}", "model.args={channels: 4, cells: 3}"
+VIT = "model.args={img_size: 16, patch_size: 4, embed_dim: 24, depth: 3}"
 BY_RECIPE = {  # of pretrain, but for the commands in BY_COMMAND
+    "shrink_resnet20": (*DIGITS, *HEADS, "model.args={width: 4, layers: [3, 2]}", "adapt.score_batches=2"),
+    "shrink_vit": (*DIGITS, VIT, "adapt.score_batches=2"),
     "simclr_resnet20": (*DIGITS, *HEADS, RESNET),
     "simclr_resnet50": (*DIGITS, *HEADS, RESNET),
     "simclr_darts24": (*DIGITS, *HEADS, CELLS),
@@ -50,6 +53,9 @@ BY_COMMAND = {
     "ssl-adapt recipes": How(is_fast=True),
     "ssl-adapt recipes quickstart": How(is_fast=True),
     "ssl-adapt pretrain --help": How(is_fast=True),
+    "ssl-adapt pretrain recipe=debug adapt.score=removal adapt.granularity=branch adapt.budget_macs=0.7": How(
+        ("data.image_px=8", "train.max_steps=4", "adapt.score_batches=2"), is_fast=True
+    ),
     # The run that others read; the fixture `workspace` makes it.
     "ssl-adapt pretrain recipe=quickstart": How(("train.max_steps=4", "run.dir=runs/quickstart", CELLS), is_fast=True),
     "ssl-adapt knn model=runs/quickstart": How(is_fast=True),

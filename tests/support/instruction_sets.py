@@ -253,7 +253,10 @@ def recipes() -> Cases:
 
 
 def run_recipe(name: str) -> tuple[float, float]:
-    more = ["views.pad_px=1"] if name.startswith("supervised") else ["knn.every_epochs=0", "knn.k=5"]
+    is_supervised = load_recipe([f"recipe={name}"]).objective.name == "supervised"
+    more = ["views.pad_px=1"] if is_supervised else ["knn.every_epochs=0", "knn.k=5"]
+    if name == "shrink_vit":
+        more.append("model.args={img_size: 8, patch_size: 4}")
     with tempfile.TemporaryDirectory() as folder:
         names = [f"{split}/{label}/{i}.png" for split in ("train", "test") for label in "ab" for i in range(16)]
         write_images(Path(folder) / "images", *names)

@@ -11,12 +11,14 @@ from torch import Tensor, nn
 import ssl_adapt  # noqa: F401 (registers the networks)
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.processes import process_count, process_index, sum_all
-from ssl_adapt.recipe import load_recipe
+from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
+from ssl_adapt.training.choice import choose_changes
 from ssl_adapt.training.create_learner import create_learner
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_objective
+from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import create_accelerator
 
 STEPS = 4
@@ -30,6 +32,7 @@ WITHOUT_STATISTICS = [
 # Its plain cells never read their input 0, and without skips that change the shape the mixed ones don't either.
 CELL_FORM = ["data.image_px=8", "model.name=resnet20_nat", "model.args={channels: 4, cells: 3}"]
 
+JOINT = "adapt.theta_pass=joint"
 PARTS = ["train.sync_batchnorm=false", "train.accumulate=2"]
 OTHERS = ["objective.projector_hidden=32", "objective.projector_out=16", "adapt.mode=hard", "adapt.anneal_epochs=0"]
 
@@ -37,6 +40,8 @@ OTHERS = ["objective.projector_hidden=32", "objective.projector_out=16", "adapt.
 CASES: dict[str, tuple[list[str], tuple[int, int]]] = {
     "simclr": (SMALL, (12, 12)),
     "joint views": ([*SMALL, "objective.view_forward=joint"], (12, 12)),
+    "joint pass": ([*SMALL, JOINT], (17, 7)),
+    "byol, joint pass": (["recipe=byol_resnet20", *SMALL, *OTHERS, JOINT], (12, 12)),
     "cell": ([*SMALL, "adapt.sharing=cell"], (12, 12)),
     "different lengths": (SMALL, (17, 7)),
     "byol": (["recipe=byol_resnet20", *SMALL, *OTHERS], (12, 12)),
@@ -53,10 +58,14 @@ CASES: dict[str, tuple[list[str], tuple[int, int]]] = {
 }
 
 
-def create(arguments: list[str]) -> Learner:
+def read(arguments: list[str]) -> Recipe:
     adapts = [] if "adapt=null" in arguments else ADAPTS
     base = [] if any(argument.startswith("recipe=") for argument in arguments) else ["recipe=debug"]
-    recipe = load_recipe([*base, "train.optimizer=sgd", "train.momentum=0.9", *adapts, *arguments])
+    return load_recipe([*base, "train.optimizer=sgd", "train.momentum=0.9", *adapts, *arguments])
+
+
+def create(arguments: list[str]) -> Learner:
+    recipe = read(arguments)
     AcceleratorState._reset_state()
     accelerator = create_accelerator(recipe)
     torch.manual_seed(0)
@@ -98,8 +107,8 @@ def measure(name: str) -> dict[str, Any]:
     learner.weight_optimizer.zero_grad()
     losses = []
     for step in range(STEPS):
-        losses.append(learner.train_weights(share(step), 0.05, 0.5))
-        if learner.adaptation:
+        losses.append(learner.train_weights(share(step), 0.05, 0.5, joint=JOINT in arguments))
+        if learner.adaptation and JOINT not in arguments:
             losses.append(learner.train_theta(share(step)))
     found["losses"] = torch.tensor(losses)
     if learner.adaptation:
@@ -109,6 +118,39 @@ def measure(name: str) -> dict[str, Any]:
     learner.train_weights(share(STEPS), 0.05, 0.5)
     found["network"] = {n: v.clone() for n, v in learner.network.state_dict().items()}
     return found
+
+
+CHOOSING = [
+    "data.image_px=8", "model.args={width: 4, layers: [3, 3]}", "adapt.granularity=branch", "adapt.score=removal",
+    "adapt.score_batches=3", "adapt.budget_macs=0.5", "adapt.rounds=2",
+]  # fmt: skip
+
+
+def chosen() -> dict[str, Any]:
+    """What two rounds measure and choose, and the weights after them; the views of an image are always the same."""
+    learner, data = create(CHOOSING), read(CHOOSING).data
+    learner.objective.make_views = lambda images: [images / 255, images.flip(3) / 255 + 0.1]
+    train_set = load_image_splits("digits", image_px=8).train
+    stages, scores, changes = Stages(20, 4, 4, 8, rounds=2), [], []
+    for step in range(stages.total_steps):
+        index = stages.round_chosen_before(step)
+        if index is not None:
+            choice = choose_changes(learner, data, train_set, stages, 0, index)
+            learner.change({name: change.choice for change in choice.changes for name in change.edges})
+            scores += [(score.value, score.error) for score in choice.scores]
+            changes.append([str(change) for change in choice.changes])
+        views = [view.chunk(process_count())[process_index()] for view in images(step, 8)]
+        assert learner.train_weights(views, 0.05, 0.5) is not None
+        if (share := stages.annealed(step)) is not None:
+            learner.adaptation.anneal(share)
+        if stages.is_fixed_before(step + 1):
+            architecture = learner.fix()
+    return {
+        "scores": torch.tensor(scores),
+        "changes": changes,
+        "architecture": architecture.to_dict(),
+        "network": {name: value.clone() for name, value in learner.network.state_dict().items()},
+    }
 
 
 def mean_statistics() -> dict[str, Tensor]:
@@ -125,14 +167,21 @@ def agree(folder: Path) -> None:
     """What both passes give: with a loss that is not finite in the last process, with none, with it told to stop."""
     learner, found, is_last = create(SMALL), [], process_index() == process_count() - 1
     before = {name: value.clone() for name, value in learner.network.state_dict().items()}
+    theta = [values.clone() for values in learner.adaptation.theta_parameters()]
+    passes = (
+        lambda views: learner.train_weights(views, 0.1, 0.5),
+        learner.train_theta,
+        lambda views: learner.train_weights(views, 0.1, 0.5, joint=True),
+    )
     for told, spoilt in ((False, True), (False, False), (True, False)):
         learner.stop_came = lambda told=told: told and is_last
         views = [view[process_index() :: process_count()].clone() for view in images(0, 8)]
         views[0][0, 0, 0, 0] = torch.nan if spoilt and is_last else 0.0
-        for train in (lambda views: learner.train_weights(views, 0.1, 0.5), learner.train_theta):
+        for train in passes:
             found.append((train(views), learner.must_stop))
         if spoilt:
             assert all(torch.equal(before[name], value) for name, value in learner.network.state_dict().items())
+            assert all(map(torch.equal, theta, learner.adaptation.theta_parameters()))
     torch.save(found, folder / f"agreed{process_index()}.pt")
 
 
@@ -142,4 +191,5 @@ def main(folder: Path) -> None:
     found = {name: measure(name) for name in CASES}
     torch.save(mean_statistics(), folder / f"statistics{process_index()}.pt")
     torch.save(found, folder / f"process{process_index()}.pt")
+    torch.save(chosen(), folder / f"chosen{process_index()}.pt")
     agree(folder)

@@ -12,6 +12,8 @@ SHIPPED = (
     "quickstart",
     "byol_resnet20",
     "quickstart_cifar10",
+    "shrink_resnet20",
+    "shrink_vit",
     "simclr_darts24",
     "simclr_resnet20",
     "simclr_resnet50",

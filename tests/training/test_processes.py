@@ -61,8 +61,8 @@ def test_all_processes_do_what_one_must(folder_of_two: Path) -> None:
     """One has a loss that is not finite, or was told to stop: none of them moves, or all learn it, by the same pass."""
     first, second = (torch.load(folder_of_two / f"agreed{index}.pt") for index in range(2))
     assert first == second
-    assert [loss is None for loss, _ in first] == [True, True, False, False, False, False]
-    assert [must_stop for _, must_stop in first] == [False, False, False, False, True, True]
+    assert [loss is None for loss, _ in first] == 3 * [True] + 6 * [False]
+    assert [must_stop for _, must_stop in first] == 6 * [False] + 3 * [True]
 
 
 def assert_close(
@@ -105,6 +105,27 @@ def test_statistics_that_are_the_mean_of_all_batches(folder_of_two: Path) -> Non
         torch.set_default_dtype(dtype)
     for index in range(2):
         assert_close(torch.load(folder_of_two / f"statistics{index}.pt"), expected, 3, rtol=1e-9)
+
+
+def test_two_processes_choose_the_same_changes_as_one(folder_of_two: Path) -> None:
+    """Scores, choices of two rounds, annealing and weights."""
+    first, second = (torch.load(folder_of_two / f"chosen{index}.pt") for index in range(2))
+    dtype = torch.get_default_dtype()
+    try:
+        torch.set_default_dtype(torch.float64)
+        expected = processes_run.chosen()
+    finally:
+        torch.set_default_dtype(dtype)
+        AcceleratorState._reset_state(reset_partial_state=True)
+    assert len(expected["changes"]) == 2
+    assert all(expected["changes"])
+    for found in (first, second):
+        assert found["changes"] == expected["changes"]
+        assert found["architecture"] == expected["architecture"]
+        torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-5, atol=1e-8)
+        assert_close(found["network"], expected["network"], 10)
+    assert torch.equal(first["scores"], second["scores"])
+    assert all(torch.equal(first["network"][name], second["network"][name]) for name in first["network"])
 
 
 def test_most_comparisons_are_of_architectures_that_changed(of_two: list[dict[str, Any]]) -> None:

@@ -53,6 +53,39 @@ def test_max_steps_shrinks_in_proportion(steps, adapt, anneal, network, most):
     assert stages.epochs == math.ceil(stages.total_steps / steps)
 
 
+@given(
+    steps=st.integers(1, 50), adapt=st.integers(1, 30), anneal=st.integers(0, 30), network=st.integers(0, 30),
+    rounds=st.integers(1, 12),
+)  # fmt: skip
+def test_rounds_share_out_the_steps_until_the_fix(steps, adapt, anneal, network, rounds):
+    stages = plan_stages(
+        steps_per_epoch=steps, epochs=adapt + anneal + network, adapt_epochs=adapt, anneal_epochs=anneal,
+        max_steps=None, rounds=rounds,
+    )  # fmt: skip
+    all_steps = range(stages.total_steps + 1)
+    ends = [step for step in all_steps if stages.is_fixed_before(step)]
+    choices = [step for step in all_steps if stages.round_chosen_before(step) is not None]
+    assert [stages.round_chosen_before(step) for step in choices] == list(range(stages.rounds))
+    assert len(ends) == len(choices) == stages.rounds == min(rounds, stages.anneal_steps or stages.architecture_steps)
+    assert ends[-1] == stages.fix_step
+    assert max(b - a for a, b in zip([0, *ends], ends, strict=False)) <= stages.fix_step // stages.rounds + 1
+    for before, choice, end in zip([0, *ends], choices, ends, strict=False):
+        assert before <= choice <= end
+        assert (choice < end) == (anneal > 0)
+        shares = [stages.annealed(step) for step in range(before, end)]
+        assert all(share is None for share in shares[: choice - before])
+        annealed = [share for share in shares if share is not None]
+        assert annealed == sorted(set(annealed))
+        assert annealed[-1:] == ([1.0] if anneal else [])
+        assert len(annealed) == end - choice == stages.anneal_steps // stages.rounds
+    assert all(stages.annealed(step) is None for step in range(stages.fix_step, stages.total_steps))
+    names = [stages.name_at_step(step) for step in range(stages.total_steps)]
+    assert names.count("network") == network * steps
+    if rounds == 1:
+        assert (choices, ends) == ([stages.architecture_steps], [stages.fix_step])
+        assert names == adapt * steps * ["architecture"] + anneal * steps * ["anneal"] + network * steps * ["network"]
+
+
 def test_two_steps_run_both_stages_of_the_reference_recipe():
     stages = plan_stages(steps_per_epoch=97, epochs=500, adapt_epochs=50, anneal_epochs=0, max_steps=2)
     assert (stages.architecture_steps, stages.total_steps) == (1, 2)
