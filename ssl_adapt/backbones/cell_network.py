@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import torch.nn.functional as F
 from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
@@ -12,72 +12,9 @@ from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
-from ssl_adapt.adaptation.edge import CHOICES, Choice, EdgeSpec, Kind
+from ssl_adapt.adaptation.edge import EdgeSpec
+from ssl_adapt.backbones.cell_edges import Cell, declare_branch, declare_edges
 from ssl_adapt.errors import UserError
-
-
-class CellEdge(NamedTuple):
-    """One edge of a cell; the fields are those of `EdgeSpec`, and `place` is the submodule's path in the cell."""
-
-    place: str
-    kind: Kind
-    operation: str
-    in_channels: int
-    out_channels: int
-    stride: int
-    source: str
-    target: str
-    candidates: tuple[Choice, ...] = CHOICES
-
-
-class Cell(Protocol):
-    """A block of the network: forward(x, before), where `x` is the previous cell's output and `before` its input."""
-
-    cell_type: str
-    edges: Sequence[CellEdge]
-    out_channels: int
-    stride: int
-
-
-def declare_edges(path: str, cell: Cell) -> list[EdgeSpec]:
-    """The edges that a cell has within it, the cell being the network's submodule `path`."""
-    return [
-        EdgeSpec(
-            f"{path}.{edge.place}",
-            edge.kind,
-            edge.operation,
-            edge.in_channels,
-            edge.out_channels,
-            edge.stride,
-            path,
-            cell.cell_type,
-            edge.place,
-            edge.source,
-            edge.target,
-            edge.candidates,
-        )
-        for edge in cell.edges
-    ]
-
-
-def declare_branch(path: str, cell: Cell) -> list[EdgeSpec]:
-    """One edge for all that a residual block adds to its input, so none for another cell.
-
-    The block is the submodule, and the identity in its place is the block with a branch of zeros: what enters is never
-    negative where the block ends in a ReLU.
-    """
-    channels = cell.out_channels
-    stage, _, place = path.rpartition(".")
-    is_residual = any(e.kind == "identity" and (e.source, e.target) == ("in", "out") for e in cell.edges)
-    if not is_residual or cell.stride != 1 or any(e.in_channels != channels for e in cell.edges if e.source == "in"):
-        return []
-    operation = type(cell).__name__
-    shape = channels, channels, 1
-    return [
-        EdgeSpec(
-            path, "operation", operation, *shape, stage, operation, place, place, f"{place}+1", ("original", "identity")
-        )
-    ]
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.edge import Kind, Source, Zero
-from ssl_adapt.backbones.cell_network import CellEdge
+from ssl_adapt.backbones.cell_edges import CellEdge
 from ssl_adapt.backbones.cell_operations import create_factorized_reduce, create_operation, create_relu_conv_bn
 from ssl_adapt.backbones.genotypes import CellGenotype
 from ssl_adapt.backbones.operations import sum_edges

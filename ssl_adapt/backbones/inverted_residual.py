@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.edge import CHOICES, Choice, Zero
-from ssl_adapt.backbones.cell_network import CellEdge
+from ssl_adapt.backbones.cell_edges import CellEdge
 from ssl_adapt.backbones.operations import sum_edges
 from ssl_adapt.errors import UserError
 

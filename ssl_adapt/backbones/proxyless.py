@@ -7,7 +7,8 @@ from timm.models import PretrainedCfg, generate_default_cfgs, register_model
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.edge import Zero
-from ssl_adapt.backbones.cell_network import CellEdge, CellNetwork, Layout, create_cell_network, small_image_cfg
+from ssl_adapt.backbones.cell_edges import CellEdge
+from ssl_adapt.backbones.cell_network import CellNetwork, Layout, create_cell_network, small_image_cfg
 from ssl_adapt.backbones.inverted_residual import (
     BlockPlan,
     Granularity,

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.edge import Pad, Source, Zero
-from ssl_adapt.backbones.cell_network import CellEdge
+from ssl_adapt.backbones.cell_edges import CellEdge
 from ssl_adapt.backbones.operations import create_conv_bn, sum_edges
 
 BlockName = Literal["basic", "bottleneck"]
