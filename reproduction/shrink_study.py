@@ -14,19 +14,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from reproduction.weight_training import Views, iterate_views, train_weights
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.score import Change, make_change, possible_changes, ranked, removal_scores
 from ssl_adapt.backbones.adaptable import adaptable
-from ssl_adapt.data import epoch_order, iterate_batches
 from ssl_adapt.objectives import Objective
 from ssl_adapt.recipe import Recipe, load_recipe
 from ssl_adapt.training.landmarks import create_monitor
 from ssl_adapt.training.objective import create_objective
-from ssl_adapt.training.schedules import Stages, lr_at_step
+from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import load_splits
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -114,29 +114,15 @@ class Study:
         epochs: float,
         lr: float,
         first_epoch: int = 0,
-        before_step: Callable[[int, Sequence[Tensor]], None] | None = None,
-        after_step: Callable[[int, Sequence[Tensor]], None] | None = None,
+        before_step: Callable[[int, Views], None] | None = None,
+        after_step: Callable[[int, Views], None] | None = None,
     ) -> None:
         """Train all weights; warm-up for half an epoch, then a cosine down to 0."""
         total = round(epochs * self.steps_per_epoch)
-        network, train = objective.network, self.recipe.train
-        network.train()
-        optimizer = create_optimizer(network, self.recipe)
-        warmup = self.steps_per_epoch // 2
-        for step, views in enumerate(self._views(objective, total, first_epoch)):
-            if before_step:
-                before_step(step, views)
-            for group in optimizer.param_groups:
-                group["lr"] = lr_at_step(step, lr=lr, schedule="cosine", warmup_steps=warmup, total_steps=total)
-            loss = objective.loss(objective.forward(network, views))
-            loss.backward()
-            if train.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            objective.after_step((step + 1) / total)
-            if after_step:
-                after_step(step, views)
+        train_weights(
+            objective, self._views(objective, total, first_epoch), self.recipe.train, steps=total, lr=lr,
+            warmup_steps=self.steps_per_epoch // 2, before_step=before_step, after_step=after_step,
+        )  # fmt: skip
 
     def run(self, arm: str, budget: float, draw: int) -> Row:
         """Train one arm and measure it."""
@@ -198,7 +184,7 @@ class Study:
         half = round(self.arguments.tail_epochs * self.steps_per_epoch / 2)
         due = {index * half // count for index in range(count)}
 
-        def cut_one(step: int, _: Sequence[Tensor]) -> None:
+        def cut_one(step: int, _: Views) -> None:
             if (step in due or step == half) and not fits(backbone):
                 changes = self._changes(backbone)
                 scores = self._scores(objective, changes, SCORE_BATCHES // 2)
@@ -218,7 +204,7 @@ class Study:
         adaptation = Adaptation(network.backbone, shape_change="forbid")
         optimizer = torch.optim.Adam(adaptation.theta_parameters(), self.arguments.theta_lr, betas=(0.5, 0.999))
 
-        def train_theta(_: int, views: Sequence[Tensor]) -> None:
+        def train_theta(_: int, views: Views) -> None:
             with adaptation.architecture_pass(network):
                 objective.loss(objective.forward(network, views)).backward()
             optimizer.step()
@@ -268,21 +254,11 @@ class Study:
     def _fit(self, budget: float) -> Callable[[nn.Module], bool]:
         return lambda backbone: self._macs(backbone) <= budget * self.plain_macs
 
-    def _views(self, objective: Objective, steps: int, first_epoch: int) -> Iterator[list[Tensor]]:
-        epoch, done = first_epoch, 0
-        torch.manual_seed(1000 * self.seed + first_epoch)
-        data = self.recipe.data
-        while done < steps:
-            order = epoch_order(len(self.train_set), seed=self.seed, epoch=epoch)
-            batches = iterate_batches(
-                self.train_set, order, batch_size=data.batch_size, device="cpu", workers=0, drop_last=True
-            )
-            for batch in batches:
-                if done == steps:
-                    return
-                yield objective.views(batch)
-                done += 1
-            epoch += 1
+    def _views(self, objective: Objective, steps: int, first_epoch: int) -> Iterator[Views]:
+        size = self.recipe.data.batch_size
+        return iterate_views(
+            objective, self.train_set, batch_size=size, steps=steps, seed=self.seed, first_epoch=first_epoch
+        )
 
 
 def create_recipe(network: str, seed: int, arguments: argparse.Namespace) -> Recipe:
@@ -297,14 +273,6 @@ def create_recipe(network: str, seed: int, arguments: argparse.Namespace) -> Rec
             "adapt": None, "train.clip_grad_norm": 1.0,
         }  # fmt: skip
     return load_recipe("supervised_resnet20", values)
-
-
-def create_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW."""
-    train = recipe.train
-    if train.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), train.lr, train.momentum or 0, weight_decay=train.weight_decay)
-    return torch.optim.AdamW(network.parameters(), train.lr, weight_decay=train.weight_decay)
 
 
 def main() -> None:
