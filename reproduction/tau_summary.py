@@ -109,6 +109,7 @@ def draw(rows: Iterable[Row], path: Path, scores: Sequence[str] = SCORES[:2]) ->
             axis.set_xlabel(score, fontsize=8)
             axis.set_title(f"tau {mean_tau(pairs_of(found, score)):+.2f}", fontsize=8)
             axis.tick_params(labelsize=6)
+            axis.locator_params(nbins=4)
         column[0].set_title(f"{network}, {group}, {epochs} epochs\n{column[0].get_title()}", fontsize=8)
     for line in axes:
         line[0].set_ylabel("oracle", fontsize=8)
