@@ -2,9 +2,6 @@
 
 from typing import Any
 
-import torch
-from torch import nn
-
 from ssl_adapt.recipe import Recipe, load_recipe
 
 NETWORKS: dict[str, dict[str, Any]] = {
@@ -31,11 +28,3 @@ def create_recipe(network: str, seed: int, root: str, images: int) -> Recipe:
             "adapt": None, "train.clip_grad_norm": 1.0,
         }  # fmt: skip
     return load_recipe("supervised_resnet20", values)
-
-
-def create_optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with momentum, or AdamW."""
-    train = recipe.train
-    if train.optimizer == "sgd":
-        return torch.optim.SGD(network.parameters(), train.lr, train.momentum or 0, weight_decay=train.weight_decay)
-    return torch.optim.AdamW(network.parameters(), train.lr, weight_decay=train.weight_decay)

@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from reproduction.shrink_networks import BRANCHES, REMOVED, create_optimizer, create_recipe
+from reproduction.shrink_networks import BRANCHES, REMOVED, create_recipe
 from reproduction.shrink_options import ShrinkOptions
+from reproduction.weight_training import Views, iterate_views, train_weights
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.removal import Change, make_change, possible_changes, ranked, removal_scores
 from ssl_adapt.backbones.adaptable import adaptable
-from ssl_adapt.data import epoch_order, iterate_batches
 from ssl_adapt.objectives import Objective
 from ssl_adapt.training.landmarks import create_monitor
 from ssl_adapt.training.objective import create_objective
-from ssl_adapt.training.schedules import Stages, lr_at_step
+from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import load_splits
 
 SCORE_BATCHES = 16
@@ -103,29 +103,15 @@ class Study:
         epochs: float,
         lr: float,
         first_epoch: int = 0,
-        before_step: Callable[[int, Sequence[Tensor]], None] | None = None,
-        after_step: Callable[[int, Sequence[Tensor]], None] | None = None,
+        before_step: Callable[[int, Views], None] | None = None,
+        after_step: Callable[[int, Views], None] | None = None,
     ) -> None:
         """Train all weights; warm-up for half an epoch, then a cosine down to 0."""
         total = round(epochs * self.steps_per_epoch)
-        network, train = objective.network, self.recipe.train
-        network.train()
-        optimizer = create_optimizer(network, self.recipe)
-        warmup = self.steps_per_epoch // 2
-        for step, views in enumerate(self._views(objective, total, first_epoch)):
-            if before_step:
-                before_step(step, views)
-            for group in optimizer.param_groups:
-                group["lr"] = lr_at_step(step, lr=lr, schedule="cosine", warmup_steps=warmup, total_steps=total)
-            loss = objective.loss(objective.forward(network, views))
-            loss.backward()
-            if train.clip_grad_norm is not None:
-                nn.utils.clip_grad_norm_(network.parameters(), train.clip_grad_norm)
-            optimizer.step()
-            optimizer.zero_grad()
-            objective.after_step((step + 1) / total)
-            if after_step:
-                after_step(step, views)
+        train_weights(
+            objective, self._views(objective, total, first_epoch), self.recipe.train, steps=total, lr=lr,
+            warmup_steps=self.steps_per_epoch // 2, before_step=before_step, after_step=after_step,
+        )  # fmt: skip
 
     def run(self, arm: str, budget: float, draw: int) -> Row:
         """Train one arm and measure it."""
@@ -187,7 +173,7 @@ class Study:
         half = round(self.options.tail_epochs * self.steps_per_epoch / 2)
         due = {index * half // count for index in range(count)}
 
-        def cut_one(step: int, _: Sequence[Tensor]) -> None:
+        def cut_one(step: int, _: Views) -> None:
             if (step in due or step == half) and not fits(backbone):
                 changes = self._changes(backbone)
                 scores = self._scores(objective, changes, SCORE_BATCHES // 2)
@@ -207,7 +193,7 @@ class Study:
         adaptation = Adaptation(network.backbone, shape_change="forbid")
         optimizer = torch.optim.Adam(adaptation.theta_parameters(), self.options.theta_lr, betas=(0.5, 0.999))
 
-        def train_theta(_: int, views: Sequence[Tensor]) -> None:
+        def train_theta(_: int, views: Views) -> None:
             with adaptation.architecture_pass(network):
                 objective.loss(objective.forward(network, views)).backward()
             optimizer.step()
@@ -257,18 +243,8 @@ class Study:
     def _fit(self, budget: float) -> Callable[[nn.Module], bool]:
         return lambda backbone: self._macs(backbone) <= budget * self.plain_macs
 
-    def _views(self, objective: Objective, steps: int, first_epoch: int) -> Iterator[list[Tensor]]:
-        epoch, done = first_epoch, 0
-        torch.manual_seed(1000 * self.seed + first_epoch)
-        data = self.recipe.data
-        while done < steps:
-            order = epoch_order(len(self.train_set), seed=self.seed, epoch=epoch)
-            batches = iterate_batches(
-                self.train_set, order, batch_size=data.batch_size, device="cpu", workers=0, drop_last=True
-            )
-            for batch in batches:
-                if done == steps:
-                    return
-                yield objective.views(batch)
-                done += 1
-            epoch += 1
+    def _views(self, objective: Objective, steps: int, first_epoch: int) -> Iterator[Views]:
+        size = self.recipe.data.batch_size
+        return iterate_views(
+            objective, self.train_set, batch_size=size, steps=steps, seed=self.seed, first_epoch=first_epoch
+        )
