@@ -21,7 +21,7 @@ from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_c
 from ssl_adapt.adaptation.removal import Change, make_change, possible_changes, ranked, removal_scores
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.objectives import Objective
-from ssl_adapt.training.landmarks import create_monitor
+from ssl_adapt.training.measurements import create_monitor
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import load_splits

@@ -13,8 +13,8 @@ from ssl_adapt.recipe import AdaptSection
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.choice import Choice
-from ssl_adapt.training.landmarks import measure_network
 from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.measurements import measure_network
 from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
 

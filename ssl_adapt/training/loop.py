@@ -17,7 +17,8 @@ from ssl_adapt.runs.stop_signal import InterruptedRunError, StopSignal
 from ssl_adapt.training.architecture_log import adapt_network
 from ssl_adapt.training.choice import budget_reached, check_budget, choose_changes
 from ssl_adapt.training.create_learner import create_learner
-from ssl_adapt.training.landmarks import (
+from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.measurements import (
     create_monitor,
     log_bad_images,
     log_baselines,
@@ -26,7 +27,6 @@ from ssl_adapt.training.landmarks import (
     log_step,
     log_theta,
 )
-from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.plan import describe_plan, try_export, warn_if_too_short
 from ssl_adapt.training.progress import (

@@ -5,7 +5,7 @@ from dataclasses import replace
 from ssl_adapt.evaluation.frozen_network import find_run_recipe
 from ssl_adapt.evaluation.score import RunDefaults
 from ssl_adapt.recipe import load_recipe
-from ssl_adapt.training.landmarks import create_protocol
+from ssl_adapt.training.measurements import create_protocol
 
 
 def run_defaults(model: str) -> RunDefaults | None:
