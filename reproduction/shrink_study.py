@@ -156,6 +156,9 @@ class Study:
         else:
             if rule == "random":
                 order = ranked("random", changes, seed=1000 * self.seed + draw)
+            elif rule == "largest":
+                saved = self._saved(backbone, changes)
+                order = sorted(ranked("random", changes, seed=1000 * self.seed + draw), key=lambda c: -saved[c])
             elif rule == "theta":
                 order = ranked("theta", changes, values=values)
             else:

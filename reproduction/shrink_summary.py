@@ -16,6 +16,7 @@ TITLES = {
     "progressive": "removal, progressive",
     "theta": "theta",
     "random": "random",
+    "largest": "most multiply-adds first",
     "uniform": "uniform depth",
     "scratch_tail": "small, from scratch, the tail's epochs",
     "scratch_whole": "small, from scratch, all epochs",
@@ -26,6 +27,7 @@ STYLES = {  # colour and marker
     "progressive": ("#e08a1e", "s"),
     "theta": ("#7a5ba8", "v"),
     "random": ("#4f73a6", "x"),
+    "largest": ("#8a6d3b", "h"),
     "uniform": ("#2f8f6b", "D"),
     "scratch_tail": ("#b6bec8", "^"),
     "scratch_whole": ("#6b7480", "P"),
@@ -127,7 +129,7 @@ def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:
     lines = ["| difference | budget | points, 95 % interval | p | p, Holm | seeds |", "|---|---|---|---|---|---|"]
     for (pair, difference), p_holm in zip(found, corrected, strict=True):
         lines.append(_line(pair, difference, f"{p_holm:.3f}"))
-    others = [("removal", "uniform"), ("progressive", "removal"), ("theta", "random")]
+    others = [("removal", "largest"), ("removal", "uniform"), ("progressive", "removal"), ("theta", "random")]
     others += [(arm, scratch) for arm in ("removal", "progressive") for scratch in ("scratch_tail", "scratch_whole")]
     for ours, theirs in others:
         for budget in budgets:
