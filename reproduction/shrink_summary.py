@@ -128,7 +128,7 @@ def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:
     corrected = holm([difference[2] for _, difference in found])
     lines = ["| difference | budget | points, 95 % interval | p | p, Holm | seeds |", "|---|---|---|---|---|---|"]
     for (pair, difference), p_holm in zip(found, corrected, strict=True):
-        lines.append(_line(pair, difference, f"{p_holm:.3f}"))
+        lines.append(_line(pair, difference, _p_text(p_holm)))
     others = [("removal", "largest"), ("removal", "uniform"), ("progressive", "removal"), ("theta", "random")]
     others += [(arm, scratch) for arm in ("removal", "progressive") for scratch in ("scratch_tail", "scratch_whole")]
     for ours, theirs in others:
@@ -141,7 +141,12 @@ def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:
 
 def _line(pair: tuple[str, str, float], difference: tuple[float, float, float, int], p_holm: str) -> str:
     points, half, p, seeds = difference
-    return f"| {pair[0]} - {pair[1]} | {pair[2]} | {points:+.2f} ± {half:.2f} | {p:.3f} | {p_holm} | {seeds} |"
+    interval = "" if math.isnan(half) else f" ± {half:.2f}"
+    return f"| {pair[0]} - {pair[1]} | {pair[2]} | {points:+.2f}{interval} | {_p_text(p)} | {p_holm} | {seeds} |"
+
+
+def _p_text(p: float) -> str:
+    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def _cell(by_seed: Mapping[int, float]) -> str:
