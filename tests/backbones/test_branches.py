@@ -33,6 +33,7 @@ TIMM = {
     "mobilenetv3_small_100": ({}, None, "identity"),
     "xcit_nano_12_p16_224": ({"img_size": 32, "depth": 1, "embed_dim": 16, "num_heads": 2}, None, "identity"),
 }
+LARGE = ("pvt_v2_b0", "regnety_002")  # whole networks of megabytes
 
 
 def names_of(model):
@@ -73,7 +74,7 @@ def test_residual_blocks_of_our_networks_are_edges(name, tmp_path):
     assert torch.equal(loaded(images()), output)
 
 
-@pytest.mark.parametrize("name", TIMM)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in LARGE else ()) for name in TIMM])
 def test_residual_branches_of_timm_networks_are_found(name, tmp_path):
     arguments, expected, choice = TIMM[name]
 
@@ -147,7 +148,7 @@ def test_arguments_that_do_not_fit_are_refused(arguments, message):
 
 
 def test_networks_without_residual_branches_are_refused():
-    with pytest.raises(ValueError, match="vgg11_bn has no residual branch that can be removed"):
-        ssl_adapt.adaptable(timm.create_model("vgg11_bn", num_classes=0), granularity="branch")
+    with pytest.raises(ValueError, match="densenet121 has no residual branch that can be removed"):
+        ssl_adapt.adaptable(timm.create_model("densenet121", num_classes=0), granularity="branch")
     with pytest.raises(ValueError, match="granularity='block' is not one of op, branch"):
         small(granularity="block")
