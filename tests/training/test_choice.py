@@ -78,7 +78,7 @@ def create(objective: str, *more: str) -> Learner:
         ("simclr", "uniform", "parameters", 0.7, "anneal"),
         ("simclr", "theta", "macs", 0.6, "anneal"),
         ("supervised", "theta", "parameters", 0.7, "hard"),
-        ("simclr", "removal", "seconds", 0.9, "hard"),
+        ("simclr", "removal", "seconds", 0.7, "hard"),
     ],
 )
 def test_the_export_is_as_cheap_as_the_budget_says(tmp_path, capsys, objective, score, unit, share, mode):
