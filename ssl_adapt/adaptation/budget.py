@@ -4,7 +4,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -18,23 +17,6 @@ from ssl_adapt.errors import UserError
 _OUT_OF_REACH = "the budget can't be met: {} changes are possible, and all of them together save too little"
 
 Unit = Literal["macs", "parameters", "seconds"]
-
-
-@dataclass(frozen=True)
-class Budget:
-    """A share of what the plain network costs.
-
-    Attributes:
-        unit: multiply-adds of one image, parameters, or seconds that the device takes for a forward pass.
-        share: above 0 and at most 1.
-    """
-
-    unit: Unit
-    share: float
-
-    def __post_init__(self) -> None:
-        if not 0 < self.share <= 1:
-            raise UserError(f"a budget of {self.share}: give a share of the plain network's {self.unit}, above 0 to 1")
 
 
 def measure_cost(model: nn.Module, images: Tensor, unit: Unit) -> float:

@@ -122,8 +122,6 @@ def removal_scores(
     specs: Sequence[EdgeSpec],
     network: nn.Module | None = None,
     shape_change: ShapeChange = "pad",
-    decide: int | None = None,
-    least_batches: int = 3,
 ) -> list[Score]:
     """The score of each change, measured with the change made, in the order of `changes`.
 
@@ -134,13 +132,10 @@ def removal_scores(
         model: the network whose edges change.
         changes: what to measure. A forward pass each for every batch, about a third of a step.
         loss: of a batch: a scalar.
-        batches: at most so many are used.
+        batches: what the loss takes.
         specs: the edges of `model`.
         network: what holds `model` and all else on the way to the loss; None if that is `model` alone.
         shape_change: what an identity is where the shape changes.
-        decide: how many of the changes will be made, those with the lowest values. A change that is clearly among
-            them or not, by two standard errors, gets no more batches. None measures all on all batches.
-        least_batches: before which no change is left out.
 
     Raises:
         ValueError: if there are no batches.
@@ -151,22 +146,17 @@ def removal_scores(
         raise UserError("batches is empty: a change is measured on one batch at least")
     by_name = {spec.name: spec for spec in specs}
     differences: list[list[float]] = [[] for _ in changes]
-    undecided = list(range(len(changes)))
     with statistics_at_rest(network or model), torch.random.fork_rng(devices=_devices(model)):
-        for batch in batches:
-            seed = torch.random.initial_seed()
-            measured = [_value(loss, batch, seed)]
-            for index in undecided:
-                with changed(model, by_name, changes[index], shape_change):
-                    measured.append(_value(loss, batch, seed))
+        first_seed = torch.random.initial_seed() % 2**63
+        for number, batch in enumerate(batches):
+            measured = [_value(loss, batch, first_seed + number)]
+            for change in changes:
+                with changed(model, by_name, change, shape_change):
+                    measured.append(_value(loss, batch, first_seed + number))
             losses = torch.stack(measured).double()
             average([losses])
-            for index, difference in zip(undecided, (losses[1:] - losses[0]).tolist(), strict=True):
-                differences[index].append(difference)
-            if decide is not None and len(differences[undecided[0]]) >= least_batches:
-                undecided = _undecided(differences, undecided, decide)
-                if not undecided:
-                    break
+            for values, difference in zip(differences, (losses[1:] - losses[0]).tolist(), strict=True):
+                values.append(difference)
     return [Score(change, *_mean(values), len(values)) for change, values in zip(changes, differences, strict=True)]
 
 
@@ -206,15 +196,6 @@ def ranked(
 def _value(loss: Callable[[Sequence[Tensor]], Tensor], batch: Sequence[Tensor], seed: int) -> Tensor:
     torch.manual_seed(seed)
     return loss(batch).detach().float()
-
-
-def _undecided(differences: Sequence[Sequence[float]], indices: Sequence[int], decide: int) -> list[int]:
-    """Those whose mean lies within two standard errors of the border between what is made and what is not."""
-    means = sorted(_mean(values)[0] for values in differences)
-    if not 0 < decide < len(means):
-        return []
-    border = (means[decide - 1] + means[decide]) / 2
-    return [i for i in indices if abs(_mean(differences[i])[0] - border) < 2 * _mean(differences[i])[1]]
 
 
 def _mean(values: Sequence[float]) -> tuple[float, float]:

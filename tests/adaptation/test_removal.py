@@ -12,7 +12,7 @@ from torch import nn
 
 import ssl_adapt
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
-from ssl_adapt.adaptation.budget import Budget, choose_uniform, choose_within, measure_cost, savings
+from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.cost import count_macs
 from ssl_adapt.adaptation.edge import CHOICES
 from ssl_adapt.adaptation.removal import Change, possible_changes, ranked, removal_scores
@@ -84,26 +84,6 @@ def test_a_single_batch_has_no_error_and_none_is_refused():
     assert math.isnan(removal_scores(model, changes, loss_of(model), batches(1), specs=specs)[0].error)
     with pytest.raises(ValueError, match="batches is empty"):
         removal_scores(model, changes, loss_of(model), [], specs=specs)
-
-
-def test_what_is_decided_gets_no_more_batches():
-    """A block that does nothing is clearly the first to go, where the others are needed for the same output."""
-    model = small(num_classes=3, layers=(3,), granularity="branch")
-    with torch.no_grad():
-        for index, scale in enumerate((0.0, 5.0, 5.0)):
-            model.layer1[index].conv2.bn.weight.fill_(scale)
-        data = [(x, model(x)) for x, _ in batches(12)]
-    specs, changes = model.edge_specs(), possible_changes(model.edge_specs())
-
-    def loss(batch):
-        return F.mse_loss(model(batch[0]), batch[1])
-
-    scores = removal_scores(model, changes, loss, data, specs=specs, decide=1)
-    assert scores[0].value == 0
-    assert min(score.value for score in scores[1:]) > 0
-    assert [score.batches for score in scores] == [3, 3, 3]
-    whole = removal_scores(model, changes, loss, data, specs=specs)
-    assert [score.batches for score in whole] == [12, 12, 12]
 
 
 def test_possible_changes_leave_out_what_is_no_identity():
@@ -193,9 +173,3 @@ def test_changes_that_would_blind_the_network_are_passed_over():
 
 def test_latency_is_measured():
     assert 0 < measure_cost(nn.Linear(4, 4), torch.zeros(2, 4), "seconds") < 0.1
-
-
-@pytest.mark.parametrize("share", [0, -1, 1.5, math.nan])
-def test_budgets_are_shares(share):
-    with pytest.raises(ValueError, match=r"give a share of the plain network's macs"):
-        Budget("macs", share)
