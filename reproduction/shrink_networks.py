@@ -2,29 +2,54 @@
 
 from typing import Any
 
+from torch import nn
+
+from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.recipe import Recipe, load_recipe
 
-NETWORKS: dict[str, dict[str, Any]] = {
-    "resnet": {"model.name": "resnet20", "model.args": {"layers": [4, 4, 4], "width": 8, "granularity": "branch"}},
-    "resnet_operations": {"model.name": "resnet20", "model.args": {"layers": [4, 4, 4], "width": 8}},
-    "vit": {
-        "model.name": "vit_tiny_patch16_224",
-        "model.args": {"img_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 8, "num_heads": 4},
-    },
+RESNET = {"layers": [4, 4, 4], "width": 8}
+VIT = {
+    "model.name": "vit_tiny_patch16_224",
+    "model.args": {"img_size": 16, "patch_size": 4, "embed_dim": 64, "depth": 8, "num_heads": 4},
 }
-BRANCHES = ["blocks.*.attn", "blocks.*.mlp"]  # of the vit
-REMOVED = {"resnet": "identity", "resnet_operations": "identity", "vit": "none"}  # block or convolution; branch
+NETWORKS: dict[str, dict[str, Any]] = {
+    "resnet": {"model.name": "resnet20", "model.args": {**RESNET, "granularity": "branch"}},
+    "resnet_operations": {"model.name": "resnet20", "model.args": RESNET},
+    "vit": VIT,
+    "vit_simclr": VIT,
+    "convnext": {
+        "model.name": "convnext_atto",
+        "model.args": {
+            "patch_size": 1, "depths": [3, 3, 9, 3], "dims": [16, 24, 32, 48], "kernel_sizes": 3, "ls_init_value": 0.1,
+        },
+    },
+}  # fmt: skip
+# What is put in the place of a block or convolution, or of a branch of a vit.
+REMOVED = dict.fromkeys(NETWORKS, "identity") | {"vit": "none", "vit_simclr": "none"}
+START = {network: network.removesuffix("_operations") for network in NETWORKS}  # whose trained start is taken
 
 
 def create_recipe(network: str, seed: int, root: str, images: int) -> Recipe:
-    """Images of 16 px from a tar, a padded crop and a flip; SGD for the ResNet, AdamW for the vit."""
+    """Images of 16 px from a tar; labels with a padded crop and a flip, or SimCLR; SGD for ResNets, else AdamW."""
     values: dict[str, Any] = {
-        "seed": seed, "data.root": root, "data.image_px": 16, "data.train_images": images,
-        "data.batch_size": 96, "views.pad_px": 2, "train.lr": 0.1, "train.weight_decay": 5e-4, **NETWORKS[network],
+        "seed": seed, "data.root": root, "data.image_px": 16, "data.train_images": images, "data.batch_size": 96,
+        **NETWORKS[network],
     }  # fmt: skip
-    if network == "vit":
-        values |= {
-            "train.optimizer": "adamw", "train.momentum": None, "train.lr": 1e-3, "train.weight_decay": 0.05,
-            "adapt": None, "train.clip_grad_norm": 1.0,
-        }  # fmt: skip
-    return load_recipe("supervised_resnet20", values)
+    if network.startswith("resnet"):
+        values |= {"train.lr": 0.1, "train.weight_decay": 5e-4, "views.pad_px": 2}
+        return load_recipe("supervised_resnet20", values)
+    values |= {
+        "train.optimizer": "adamw", "train.momentum": None, "train.lr": 1e-3, "train.weight_decay": 0.05,
+        "adapt": None, "train.clip_grad_norm": 1.0,
+    }  # fmt: skip
+    if network == "vit_simclr":
+        return load_recipe("simclr_resnet20", values)
+    return load_recipe("supervised_resnet20", {**values, "views.pad_px": 2})
+
+
+def declare_branches(network: str, backbone: nn.Module, model_args: dict[str, Any]) -> None:
+    """Make the residual branches of a timm network edges: attention and MLP of a vit, whole blocks of a convnext."""
+    if network.startswith("vit"):
+        adaptable(backbone, ["blocks.*.attn", "blocks.*.mlp"], model_args=model_args)
+    elif network == "convnext":
+        adaptable(backbone, granularity="branch", model_args=model_args)

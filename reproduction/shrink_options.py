@@ -8,7 +8,10 @@ from reproduction.table_options import Names, Seeds
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import Count, Expected, Part, Positive, Text
 
-ARMS = ("original", "removal", "progressive", "theta", "random", "largest", "uniform", "scratch_tail", "scratch_whole")
+ARMS = (
+    "original", "removal", "taylor", "distilled", "progressive", "theta", "random", "largest", "uniform",
+    "scratch_tail", "scratch_whole",
+)  # fmt: skip
 
 
 def _shares(value: object) -> object:
@@ -23,7 +26,9 @@ class ShrinkOptions(Section):
     """Which networks, seeds, budgets and arms, and how long they are trained."""
 
     root: Text = Field(description="folder or tar of CIFAR-10")
-    network: Literal["resnet", "resnet_operations", "vit"] = Field(default="resnet", description="which network")
+    network: Literal["resnet", "resnet_operations", "vit", "vit_simclr", "convnext"] = Field(
+        default="resnet", description="which network"
+    )
     seeds: Seeds = Field(default=(1, 2, 3, 4, 5), description="of weights, order and views")
     budgets: Shares = Field(default=(0.65, 0.5, 0.3), description="shares of the plain network's multiply-adds")
     arms: Names = Field(default=ARMS, description="the ways to get there")

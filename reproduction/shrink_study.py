@@ -12,14 +12,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reproduction.shrink_networks import BRANCHES, REMOVED, create_recipe
+from reproduction.change_scores import weight_scores
+from reproduction.distillation import Distilled
+from reproduction.shrink_networks import REMOVED, START, create_recipe, declare_branches
 from reproduction.shrink_options import ShrinkOptions
 from reproduction.weight_training import Views, iterate_views, train_weights
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.removal import Change, make_change, possible_changes, ranked, removal_scores
-from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.objectives import Objective
 from ssl_adapt.training.measurements import create_monitor
 from ssl_adapt.training.objective import create_objective
@@ -81,14 +82,13 @@ class Study:
         """A fresh plain network with its objective, the same for every arm of the seed."""
         torch.manual_seed(self.seed)
         objective = create_objective(self.recipe, self.train_set)
-        if self.network == "vit":
-            adaptable(objective.network.backbone, BRANCHES, model_args=self.recipe.model.args)
+        declare_branches(self.network, objective.network.backbone, self.recipe.model.args)
         return objective
 
     def start(self) -> Objective:
         """The trained start, made once."""
         objective = self.objective()
-        path = self.folder / f"start_{self.network.partition('_')[0]}_{self.seed}.pt"
+        path = self.folder / f"start_{START[self.network]}_{self.seed}.pt"
         if path.exists():
             objective.network.load_state_dict(torch.load(path, weights_only=True))
         else:
@@ -128,8 +128,9 @@ class Study:
             self.train_theta(objective, budget)
         else:
             if arm != "original":
-                self.cut(objective, arm, budget, draw)
-            self.train(objective, epochs=tail, lr=self.tail_lr, first_epoch=100)
+                self.cut(objective, "removal" if arm == "distilled" else arm, budget, draw)
+            learner = Distilled(objective, self.start().network) if arm == "distilled" else objective
+            self.train(learner, epochs=tail, lr=self.tail_lr, first_epoch=100)
         seconds = time.perf_counter() - began
         backbone = objective.network.backbone
         score = self.monitor.evaluate(backbone).score
@@ -162,7 +163,12 @@ class Study:
             elif rule == "theta":
                 order = ranked("theta", changes, values=values)
             else:
-                values = self._scores(objective, changes, SCORE_BATCHES)
+                if rule == "taylor":
+                    views = list(self._views(objective, SCORE_BATCHES, 200))
+                    found = weight_scores(objective, changes, views)["squared Taylor"]
+                    values = dict(zip(changes, found, strict=True))
+                else:
+                    values = self._scores(objective, changes, SCORE_BATCHES)
                 order = ranked("removal", changes, values=values, saved=self._saved(backbone, changes))
             chosen = choose_within(backbone, order, specs, self._fit(budget), self.images)
         for change in chosen:

@@ -13,6 +13,8 @@ from scipy import stats
 TITLES = {
     "original": "not cut",
     "removal": "removal, one-shot",
+    "taylor": "squared Taylor, one-shot",
+    "distilled": "removal, then distilled from the uncut network",
     "progressive": "removal, progressive",
     "theta": "theta",
     "random": "random",
@@ -24,6 +26,8 @@ TITLES = {
 STYLES = {  # colour and marker
     "original": ("#222222", "*"),
     "removal": ("#c8321f", "o"),
+    "taylor": ("#d46a9f", "p"),
+    "distilled": ("#7f1d1d", "d"),
     "progressive": ("#e08a1e", "s"),
     "theta": ("#7a5ba8", "v"),
     "random": ("#4f73a6", "x"),
@@ -122,15 +126,27 @@ def draw_pareto(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:
-    pairs = [(arm, "random", budget) for arm in ("removal", "progressive") for budget in budgets]
+    pairs = [(arm, "random", budget) for arm in ("removal", "taylor", "progressive") for budget in budgets]
     found = [(p, paired_difference(scores.get((p[0], p[2]), {}), scores.get((p[1], p[2]), {}))) for p in pairs]
     found = [(pair, difference) for pair, difference in found if difference[3] > 0]
     corrected = holm([difference[2] for _, difference in found])
     lines = ["| difference | budget | points, 95 % interval | p | p, Holm | seeds |", "|---|---|---|---|---|---|"]
     for (pair, difference), p_holm in zip(found, corrected, strict=True):
         lines.append(_line(pair, difference, _p_text(p_holm)))
-    others = [("removal", "largest"), ("removal", "uniform"), ("progressive", "removal"), ("theta", "random")]
-    others += [(arm, scratch) for arm in ("removal", "progressive") for scratch in ("scratch_tail", "scratch_whole")]
+    others = [
+        ("removal", "largest"),
+        ("taylor", "largest"),
+        ("taylor", "removal"),
+        ("distilled", "removal"),
+        ("removal", "uniform"),
+        ("progressive", "removal"),
+        ("theta", "random"),
+    ]
+    others += [
+        (arm, scratch)
+        for arm in ("removal", "distilled", "progressive")
+        for scratch in ("scratch_tail", "scratch_whole")
+    ]
     for ours, theirs in others:
         for budget in budgets:
             difference = paired_difference(scores.get((ours, budget), {}), scores.get((theirs, budget), {}))
