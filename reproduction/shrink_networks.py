@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import nn
 
+from ssl_adapt.adaptation.edge import Choice
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.recipe import Recipe, load_recipe
 
@@ -25,7 +26,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 # What is put in the place of a block or convolution, or of a branch of a vit.
-REMOVED = dict.fromkeys(NETWORKS, "identity") | {"vit": "none", "vit_simclr": "none"}
+REMOVED: dict[str, Choice] = {name: "none" if name.startswith("vit") else "identity" for name in NETWORKS}
 START = {network: network.removesuffix("_operations") for network in NETWORKS}  # whose trained start is taken
 
 

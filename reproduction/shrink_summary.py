@@ -10,6 +10,8 @@ from typing import Any
 
 from scipy import stats
 
+from reproduction.shrink_times import time_shares
+
 TITLES = {
     "original": "not cut",
     "removal": "removal, one-shot",
@@ -89,40 +91,54 @@ def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def write_results(rows_path: Path, folder: Path, stem: str) -> None:
-    """Write the table as Markdown, and the plot of accuracy over multiply-adds as SVG below `figures`."""
+    """Write the table as Markdown, and the plot of accuracy over cost as SVG below `figures`."""
     rows = read_rows(rows_path)
     (folder / f"{stem}.md").write_text(to_markdown(rows), encoding="utf-8")
     (folder / "figures").mkdir(exist_ok=True)
     draw_pareto(rows, folder / "figures" / f"{stem}.svg")
 
 
-def draw_pareto(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """Mean accuracy of each arm over the share of multiply-adds that it was left, one standard deviation as bars."""
+def draw_pareto(rows: Sequence[Mapping[str, Any]], path: Path, seconds: Sequence[float] | None = None) -> None:
+    """Mean accuracy of each arm over what its networks cost, one standard deviation as bars.
+
+    Args:
+        rows: of one network.
+        path: of the SVG.
+        seconds: for each row the measured time over the whole network's; None measures it now.
+    """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-    shares: dict[tuple[str, float], list[float]] = defaultdict(list)
-    for row in rows:
-        shares[row["arm"], row["budget"]].append(row["share"])
+    panels = {
+        "multiply-adds over the whole network's": [row["share"] for row in rows],
+        "measured time over the whole network's": time_shares(rows) if seconds is None else seconds,
+    }
     scores = scores_by_seed(rows)
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "table 5"}):
-        figure = Figure(figsize=(7, 4.2), layout="constrained")
-        axes = figure.subplots()
-        for arm, (color, marker) in STYLES.items():
-            budgets = sorted(budget for other, budget in scores if other == arm)
-            values = [[*scores[arm, budget].values()] for budget in budgets]
-            if not values:
-                continue
+        figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+        for axes, (label, shares) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
+            _draw_arms(axes, rows, scores, shares)
+            axes.set(xlabel=label)
+            axes.grid(color="#e3e6ea", linewidth=0.6)
+        figure.axes[0].set(ylabel="score on the test images, %")
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.savefig(path, metadata={"Date": None})
+
+
+def _draw_arms(axes: Any, rows: Sequence[Mapping[str, Any]], scores: Scores, shares: Sequence[float]) -> None:
+    costs: dict[tuple[str, float], list[float]] = defaultdict(list)
+    for row, share in zip(rows, shares, strict=True):
+        costs[row["arm"], row["budget"]].append(share)
+    for arm, (color, marker) in STYLES.items():
+        budgets = sorted(budget for other, budget in scores if other == arm)
+        values = [[*scores[arm, budget].values()] for budget in budgets]
+        if values:
             axes.errorbar(
-                [mean(shares[arm, budget]) for budget in budgets],
+                [mean(costs[arm, budget]) for budget in budgets],
                 [mean(by_seed) for by_seed in values],
                 [stdev(by_seed) if len(by_seed) > 1 else 0 for by_seed in values],
                 label=TITLES[arm], color=color, marker=marker, markersize=5, linewidth=1.4, capsize=2,
             )  # fmt: skip
-        axes.set(xlabel="multiply-adds over the plain network's", ylabel="accuracy on the test images, %")
-        axes.grid(color="#e3e6ea", linewidth=0.6)
-        figure.legend(loc="outside right center", frameon=False)
-        figure.savefig(path, metadata={"Date": None})
 
 
 def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:

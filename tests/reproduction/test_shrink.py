@@ -4,6 +4,7 @@ import json
 import math
 
 import pytest
+import torch
 from image_folders import write_noise
 from scipy import stats
 
@@ -11,6 +12,8 @@ from reproduction import shrink_study
 from reproduction.shrink_command import run
 from reproduction.shrink_options import ARMS
 from reproduction.shrink_summary import holm, paired_difference, to_markdown
+from reproduction.shrink_times import batch_seconds, create_cut_network
+from ssl_adapt.adaptation.budget import measure_cost
 from ssl_adapt.errors import UserError
 
 
@@ -84,3 +87,12 @@ def test_random_is_the_mean_of_its_draws():
     text = to_markdown(rows)
     assert "| random | 54.00 ± 2.83 |" in text
     assert "| removal - random | 0.5 | +6.50 ± 19.06 | 0.144 | 0.144 | 2 |" in text
+
+
+def test_times_are_of_the_network_that_was_cut():
+    images, cut = torch.zeros(1, 3, 16, 16), ("blocks.0.mlp",)
+    whole, smaller = (measure_cost(create_cut_network("vit", c), images, "macs") for c in ([], cut))
+    assert smaller < whole
+    seconds = batch_seconds("vit", [(), cut, ()], images=1, rounds=1)
+    assert [*seconds] == [(), cut]
+    assert all(value > 0 for value in seconds.values())
