@@ -118,10 +118,11 @@ def pretrain(recipe: Recipe) -> Path | None:
                     log_theta(log, learner, stages, progress.step)
                     if loss is None:
                         log_skipped(log, batch, progress.step)
-                    must_stop = learner.must_stop
-                    if must_stop or progress.is_diverged(recipe.train) or is_checkpoint_step(recipe.run, progress.step):
-                        progress.save(folder, learner, log)
-                    if must_stop:
+                    folder.check_writer()
+                    is_last = learner.must_stop or progress.is_diverged(recipe.train)
+                    if is_last or is_checkpoint_step(recipe.run, progress.step):
+                        progress.save(folder, learner, log, is_last=is_last)
+                    if learner.must_stop:
                         raise InterruptedRunError(stop.number, progress.step)
                     progress.check_diverged(recipe.train)
 
@@ -185,12 +186,14 @@ def log_resumed(log: RunLog, saved: Checkpoint, progress: Progress, train: Train
 
 def stop_early(log: RunLog, folder: RunFolder, epoch: int) -> None:
     """Say that the run ends before its time, as it was asked to."""
+    folder.finish_checkpoint()
     folder.save_status("stopped", f"after epoch {epoch}, by run.stop_after_epochs")
     log.say(f"stopped after epoch {epoch} as asked; run.resume=auto goes on")
 
 
 def export(log: RunLog, folder: RunFolder, learner: Learner, model: ModelSection) -> Path:
     """Export the backbone, in the main process, and say how to load it."""
+    folder.finish_checkpoint()
     if log.accelerator.is_main_process:
         export_timm(learner.network.backbone, folder.export, extra_args=model.args)
     log.accelerator.wait_for_everyone()

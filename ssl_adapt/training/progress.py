@@ -66,8 +66,8 @@ class Progress:
                 "images, and go on without them by run.resume=auto, or train.on_nonfinite=skip for all such batches"
             )
 
-    def save(self, folder: RunFolder, learner: Learner, log: RunLog) -> None:
-        """Write a checkpoint; all processes take part, and go on when it is written."""
+    def save(self, folder: RunFolder, learner: Learner, log: RunLog, *, is_last: bool = False) -> None:
+        """Write a checkpoint; all processes take part, and if it is the last one go on when it is written."""
         learner.check_theta()
         folder.save_checkpoint(
             self.step,
@@ -82,7 +82,9 @@ class Progress:
                 "log": log.state_dict(),
             },
         )
-        learner.accelerator.wait_for_everyone()
+        if is_last:  # a launcher ends all processes when the first one ends
+            folder.finish_checkpoint()
+            learner.accelerator.wait_for_everyone()
 
     @classmethod
     def restore(cls, saved: Checkpoint, learner: Learner, shares: Shares, seed: int) -> "Progress":
