@@ -48,6 +48,10 @@ class RunSection(Section):
     checkpoint_every_steps: Count | None = Field(
         default=None, description="save one every so many steps too, for epochs that take hours"
     )
+    checkpoint_in_background: bool = Field(
+        default=True,
+        description="write checkpoints while training goes on, from a copy in memory; false: training waits meanwhile",
+    )
     keep_checkpoints: Count = Field(default=2, description="checkpoints that are kept, in case the newest is damaged")
     accuracy_every_epochs: CountOrZero = Field(
         default=1,

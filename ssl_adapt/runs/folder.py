@@ -15,6 +15,7 @@ from ssl_adapt.processes import is_lost_process, process_index
 from ssl_adapt.recipe import Recipe, load_recipe, recipe_text
 from ssl_adapt.runs.atomic_file import write_text
 from ssl_adapt.runs.checkpoint import Checkpoint, Checkpoints
+from ssl_adapt.runs.checkpoint_writer import CheckpointWriter
 from ssl_adapt.runs.lock import FolderLock, lock_folder
 from ssl_adapt.runs.same_recipe import check_same
 from ssl_adapt.runs.stop_signal import InterruptedRunError
@@ -33,6 +34,7 @@ class RunFolder:
     def __init__(self, recipe: Recipe) -> None:
         self.path = recipe.run_dir
         self.checkpoints = Checkpoints(self.path / "checkpoints", keep=recipe.run.keep_checkpoints)
+        self._writer = CheckpointWriter(self.checkpoints, in_background=recipe.run.checkpoint_in_background)
         self._recipe = recipe
         self._is_main = process_index() == 0
         self._is_created = False
@@ -71,7 +73,11 @@ class RunFolder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Say in `status.json` what ended the run, if it was an error, and release the lock."""
+        """Finish the last checkpoint, say in `status.json` what ended the run, if it was an error, release the lock."""
+        failure = self._writer.close()
+        if failure is not None and error is not None:
+            error.add_note(f"the last checkpoint could not be written either: {failure}")
+        error = error or failure
         try:
             if self._is_created and isinstance(error, InterruptedRunError | KeyboardInterrupt):
                 self.save_status("interrupted", str(error))
@@ -82,6 +88,8 @@ class RunFolder:
             pass
         finally:
             self._release()
+        if failure is not None and error is failure:
+            raise failure
 
     @property
     def export(self) -> Path:
@@ -97,9 +105,17 @@ class RunFolder:
         return self.checkpoints.load_newest()
 
     def save_checkpoint(self, step: int, state: dict[str, Any]) -> None:
-        """Add a checkpoint."""
+        """Begin to write a checkpoint; raises the error of the one before it, if that could not be written."""
         if self._is_main:
-            self.checkpoints.save(step, state)
+            self._writer.save(step, state)
+
+    def check_writer(self) -> None:
+        """Raise the error of a checkpoint that could not be written, as soon as that is known; waits for nothing."""
+        self._writer.check()
+
+    def finish_checkpoint(self) -> None:
+        """Wait for a checkpoint that is being written; raises the error if it can't be."""
+        self._writer.wait()
 
     def save_architecture(self, text: str) -> None:
         """Write `architecture.json`."""

@@ -7,12 +7,13 @@ from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import Recipe
 
 # Keys that may differ on resume: data may have moved, and what was refused (an image, a batch) may be allowed now.
+# The parts of a batch may change with the number of processes, which the checkpoint knows.
 FREE: Any = {
     "run": True,
     "name": True,
     "data": {"root", "workers", "on_bad_image"},
     "adapt": {"on_dead"},
-    "train": {"on_nonfinite"},
+    "train": {"accumulate", "on_nonfinite"},
 }
 
 

@@ -46,7 +46,7 @@ def create_learner(
     rates = layer_rates(network.backbone, recipe.train.layer_decay)
     adaptation = theta_optimizer = choices = None
     plain_cost = saved["plain_cost"] if saved else None
-    if saved is None and recipe.adapt is not None and recipe.adapt.budget is not None:
+    if plain_cost is None and recipe.adapt is not None and recipe.adapt.budget is not None:
         plain_cost = measure_cost(
             network.backbone, cost_images(recipe.data, accelerator.device), recipe.adapt.budget[0]
         )

@@ -210,10 +210,9 @@ class Learner:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore what `state_dict` gave; the learner must have been created with its architecture."""
+        """Restore what `state_dict` gave; the learner must have been created with it."""
         self.network.load_state_dict(state["network"])
         self.weight_optimizer.load_state_dict(state["weight_optimizer"])
-        self.plain_cost = state["plain_cost"]
         if self.adaptation is not None:
             self.adaptation.load_state_dict(state["adaptation"])
         if self.theta_optimizer is not None:

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ssl_adapt.export import export_timm
-from ssl_adapt.recipe import AdaptSection, ModelSection, Recipe
+from ssl_adapt.processes import process_count
+from ssl_adapt.recipe import AdaptSection, ModelSection, Recipe, TrainSection
 from ssl_adapt.runs.checkpoint import Checkpoint
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
@@ -46,6 +47,7 @@ from ssl_adapt.training.setting import (
     lr_at,
     seed_per_process,
 )
+from ssl_adapt.training.shares import describe_change, find_shares, learner_state, processes_before
 from ssl_adapt.training.start_weights import find_start
 
 ThetaOrder = Literal["theta first", "weights first", "joint"]
@@ -65,19 +67,21 @@ def pretrain(recipe: Recipe) -> Path | None:
     device = accelerator.device
     with RunFolder(recipe) as folder:
         train_set, test_set = load_splits(recipe.data)
-        stages = create_stages(recipe.data, recipe.train, recipe.adapt, len(train_set))
-        monitor = create_monitor(recipe.data, recipe.knn, train_set, test_set, stages, recipe.seed, device)
         saved = folder.load_checkpoint()
         check_same_view(train_set, test_set, saved)
         if saved:
             check_checkpoint(saved)
+        shares = find_shares(recipe.train, saved)
+        train = recipe.train.model_copy(update={"accumulate": shares.parts(recipe.train.sync_batchnorm)})
+        stages = create_stages(recipe.data, train, recipe.adapt, len(train_set))
+        monitor = create_monitor(recipe.data, recipe.knn, train_set, test_set, stages, recipe.seed, device)
         start = find_start(recipe.model, recipe.adapt, saved and saved.state["log"]["history"])
-        recipe = recipe.model_copy(update={"model": start.model})
+        recipe = recipe.model_copy(update={"model": start.model, "train": train})
         torch.manual_seed(recipe.seed)
         objective = create_objective(recipe, train_set)
         start.load_into(objective.network.backbone, objective.network.teacher_backbones)
         stop = StopSignal()
-        learner = create_learner(recipe, objective, accelerator, saved and saved.state["learner"], stop.came)
+        learner = create_learner(recipe, objective, accelerator, learner_state(saved, recipe.adapt), stop.came)
         plan = [*describe_plan(recipe, learner, monitor, stages, start.architecture), *start.rows()]
         try_export(learner, recipe.model)
         if not saved:
@@ -90,11 +94,11 @@ def pretrain(recipe: Recipe) -> Path | None:
             warn_if_too_short(log, learner, stages)
             log_bad_images(log, folder, train_set, test_set)
             if saved:
-                progress = Progress.restore(saved, learner)
-                log_resumed(log, saved, progress, recipe.train.epochs)
+                progress = Progress.restore(saved, learner, shares, recipe.seed)
+                log_resumed(log, saved, progress, train, recipe.data.batch_size)
             else:
                 seed_per_process(recipe.seed)
-                progress = Progress()
+                progress = Progress(shares)
                 start.record(log)
                 log_baselines(log, monitor, learner)
             choose = partial(choose_changes, learner, recipe.data, train_set, stages, recipe.seed)
@@ -114,10 +118,11 @@ def pretrain(recipe: Recipe) -> Path | None:
                     log_theta(log, learner, stages, progress.step)
                     if loss is None:
                         log_skipped(log, batch, progress.step)
-                    must_stop = learner.must_stop
-                    if must_stop or progress.is_diverged(recipe.train) or is_checkpoint_step(recipe.run, progress.step):
-                        progress.save(folder, learner, log)
-                    if must_stop:
+                    folder.check_writer()
+                    is_last = learner.must_stop or progress.is_diverged(recipe.train)
+                    if is_last or is_checkpoint_step(recipe.run, progress.step):
+                        progress.save(folder, learner, log, is_last=is_last)
+                    if learner.must_stop:
                         raise InterruptedRunError(stop.number, progress.step)
                     progress.check_diverged(recipe.train)
 
@@ -164,12 +169,15 @@ def theta_order(adapt: AdaptSection | None, stages: Stages, step: int) -> ThetaO
     return "theta first" if step > 0 else None  # there is no batch before the first
 
 
-def log_resumed(log: RunLog, saved: Checkpoint, progress: Progress, epochs: int) -> None:
-    """Say from where the run goes on, what was damaged, and by how much the run is longer."""
+def log_resumed(log: RunLog, saved: Checkpoint, progress: Progress, train: TrainSection, batch_size: int) -> None:
+    """Say from where the run goes on, what was damaged, how batches are shared out, and whether the run is longer."""
     for problem in saved.damaged:
         log.say(f"warning: a damaged checkpoint is left aside: {problem}", style="yellow")
     log.say(f"going on after step {progress.step:,}, in epoch {progress.epoch + 1}")
-    before = saved.state["epochs"]
+    if change := describe_change(saved, train, batch_size):
+        log.record("processes", step=progress.step, before=processes_before(saved), now=process_count(), change=change)
+        log.say(change)
+    before, epochs = saved.state["epochs"], train.epochs
     if before != epochs:
         log.record("extended", step=progress.step, epochs_before=before, epochs=epochs)
         log.say(f"extended from {before} to {epochs} epochs; a schedule that ends with the run follows the new length")
@@ -178,12 +186,14 @@ def log_resumed(log: RunLog, saved: Checkpoint, progress: Progress, epochs: int)
 
 def stop_early(log: RunLog, folder: RunFolder, epoch: int) -> None:
     """Say that the run ends before its time, as it was asked to."""
+    folder.finish_checkpoint()
     folder.save_status("stopped", f"after epoch {epoch}, by run.stop_after_epochs")
     log.say(f"stopped after epoch {epoch} as asked; run.resume=auto goes on")
 
 
 def export(log: RunLog, folder: RunFolder, learner: Learner, model: ModelSection) -> Path:
     """Export the backbone, in the main process, and say how to load it."""
+    folder.finish_checkpoint()
     if log.accelerator.is_main_process:
         export_timm(learner.network.backbone, folder.export, extra_args=model.args)
     log.accelerator.wait_for_everyone()

@@ -11,6 +11,8 @@ from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.schedules import Stages
+from ssl_adapt.training.setting import seed_per_process
+from ssl_adapt.training.shares import Shares
 
 MOST_SKIPPED = 10  # batches in a row without a finite loss, after which no batch is likely to have one
 
@@ -24,8 +26,10 @@ class Progress:
         step: steps done.
         losses: of the current epoch's steps, those that were skipped left out.
         skipped: batches in a row whose loss or gradient was not finite.
+        shares: in which processes and parts the batches were taken when the run's keys were last typed.
     """
 
+    shares: Shares
     epoch: int = 0
     step: int = 0
     losses: list[float] = field(default_factory=list)
@@ -62,8 +66,8 @@ class Progress:
                 "images, and go on without them by run.resume=auto, or train.on_nonfinite=skip for all such batches"
             )
 
-    def save(self, folder: RunFolder, learner: Learner, log: RunLog) -> None:
-        """Write a checkpoint; all processes take part, and go on when it is written."""
+    def save(self, folder: RunFolder, learner: Learner, log: RunLog, *, is_last: bool = False) -> None:
+        """Write a checkpoint; all processes take part, and if it is the last one go on when it is written."""
         learner.check_theta()
         folder.save_checkpoint(
             self.step,
@@ -72,16 +76,21 @@ class Progress:
                 "epoch": self.epoch,
                 "losses": self.losses,
                 "skipped": self.skipped,
+                "shares": tuple(self.shares),
                 "learner": learner.state_dict(),
                 "random_states": gather_objects(random_state()),
                 "log": log.state_dict(),
             },
         )
-        learner.accelerator.wait_for_everyone()
+        if is_last:  # a launcher ends all processes when the first one ends
+            folder.finish_checkpoint()
+            learner.accelerator.wait_for_everyone()
 
     @classmethod
-    def restore(cls, saved: Checkpoint, learner: Learner) -> "Progress":
+    def restore(cls, saved: Checkpoint, learner: Learner, shares: Shares, seed: int) -> "Progress":
         """The progress of a checkpoint, with the learner and the random numbers as they were.
+
+        With another number of processes the random numbers are new: each then draws its own, by seed and step.
 
         Raises:
             ValueError: if it is that of another network.
@@ -95,25 +104,22 @@ class Progress:
                 f"the checkpoint of step {saved.step} does not fit the recipe's network ({reason}): "
                 "start in another run.dir"
             ) from error
-        set_random_state(state["random_states"][process_index()])
-        return cls(state["epoch"], saved.step, list(state["losses"]), state["skipped"])
+        if process_count() == len(state["random_states"]):
+            set_random_state(state["random_states"][process_index()])
+        else:
+            seed_per_process(seed, saved.step)
+        return cls(shares, state["epoch"], saved.step, list(state["losses"]), state["skipped"])
 
 
 def check_checkpoint(saved: Checkpoint) -> None:
-    """Refuse what this release did not write, and to go on with another number of processes.
+    """Refuse what this release did not write.
 
     Raises:
-        ValueError: naming what is missing, or both numbers.
+        ValueError: naming what is missing.
     """
     missing = {"epochs", "epoch", "losses", "skipped", "learner", "random_states", "log"} - saved.state.keys()
     if missing:
         raise UserError(f"the checkpoint of step {saved.step} has no {min(missing)!r}: start in another run.dir")
-    before = len(saved.state["random_states"])
-    if before != process_count():
-        raise UserError(
-            f"this run was started with {before} process(es), now there are {process_count()}: batches and random "
-            f"numbers would be shared out differently; launch {before}, or start in another run.dir"
-        )
 
 
 def check_same_view(train_set: ImageSet, test_set: ImageSet | None, saved: Checkpoint | None) -> None:

@@ -97,7 +97,8 @@ def create_stages(data: DataSection, train: TrainSection, adapt: AdaptSection | 
     if batch_size % processes or batch_size < 2 * processes * parts:
         raise UserError(
             f"data.batch_size={batch_size} can't be shared by {processes} process(es) in train.accumulate={parts} "
-            f"part(s) of at least 2 images: set it to a multiple of {processes}, of at least {2 * processes * parts}"
+            f"part(s) of at least 2 images: set it to a multiple of {processes}, of at least {2 * processes * parts}, "
+            "or launch another number of processes"
         )
     return plan_stages(
         steps_per_epoch=steps_per_epoch,
@@ -109,10 +110,11 @@ def create_stages(data: DataSection, train: TrainSection, adapt: AdaptSection | 
     )
 
 
-def seed_per_process(seed: int) -> None:
-    """From now on each process draws random numbers of its own; a single one draws on as it did."""
-    if process_count() > 1:
-        seeds = np.random.SeedSequence((seed, process_index())).generate_state(2, np.uint32)
+def seed_per_process(seed: int, step: int = 0) -> None:
+    """From now on each process draws random numbers of its own; at step 0 a single one draws on as it did."""
+    if process_count() > 1 or step:
+        place = (process_index(), process_count(), step) if step else (process_index(),)
+        seeds = np.random.SeedSequence((seed, *place)).generate_state(2, np.uint32)
         torch.manual_seed(int(seeds[0]) << 32 | int(seeds[1]))
 
 

@@ -18,7 +18,8 @@ pytestmark = pytest.mark.faults
 STEPS = 100
 KINDS = {"SIGKILL": 16, "SIGTERM": 10, "SIGTERM group": 4, "full disk": 8, "torn file": 8, "flipped bit": 8}
 TRIALS = [(kind, number) for kind, count in KINDS.items() for number in range(count)]
-MOST_LOST = {"SIGTERM": 0, "SIGTERM group": 0, "torn file": 2 * CHECKPOINT_STEPS, "flipped bit": 2 * CHECKPOINT_STEPS}
+# The newest checkpoint may still be in the writing when the next one is due; the one before it may be damaged.
+MOST_LOST = {"SIGTERM": 0, "SIGTERM group": 0, "torn file": 3 * CHECKPOINT_STEPS, "flipped bit": 3 * CHECKPOINT_STEPS}
 LOST: dict[str, list[int]] = defaultdict(list)
 WRONG: Counter[str] = Counter()
 
@@ -65,7 +66,7 @@ def test_a_killed_run_ends_as_if_nothing_had_been(
     resumed = RunProcess(folder, streams=streams)
     assert resumed.wait() == 0, resumed.output.read_text()
     lost = reached - resumed.first_step
-    assert 0 <= lost <= MOST_LOST.get(kind, CHECKPOINT_STEPS)
+    assert 0 <= lost <= MOST_LOST.get(kind, 2 * CHECKPOINT_STEPS)
     differing = [name for name, value in result(folder).items() if value != reference[name]]
     WRONG[kind] += bool(differing)
     LOST[kind].append(lost)
