@@ -54,6 +54,7 @@ def load_image_splits(
     root: str | Path | None = None,
     image_px: int,
     memory_limit_bytes: int = 4 * 2**30,
+    in_memory: bool = True,
     on_bad_image: OnBadImage = "error",
     train_images: int | None = None,
 ) -> ImageSplits:
@@ -64,7 +65,7 @@ def load_image_splits(
     `data/tiny-imagenet-200`), `folder` from the `root` that must be given. The `root` of any name may also
     hold class folders under `train/` and `test/` or `val/`, or be a tar of that; see `find_layout` for
     other layouts. A set of at most `memory_limit_bytes` of pixels is decoded into memory, a larger one batch
-    by batch.
+    by batch, as all are where `in_memory` is false, for those who read each image once.
 
     An image of a folder or tar that cannot be read is an error: here, or, for a set that is not in memory, when its
     batch is made. With `on_bad_image="replace"` it is replaced by the next image of its class (of any, without
@@ -96,7 +97,7 @@ def load_image_splits(
             classes=collection.classes,
             labels=split.labels,
             image_px=image_px,
-            memory_limit_bytes=memory_limit_bytes,
+            memory_limit_bytes=memory_limit_bytes if in_memory else 0,
             bad_images=split.images.bad_images if isinstance(split.images, FileImages) else {},
         )
 

@@ -36,6 +36,38 @@ def evaluation_mode(network: nn.Module) -> Iterator[None]:
             module.training = flag
 
 
+def iterate_features(
+    network: nn.Module | Callable[[Tensor], Tensor],
+    image_set: ImageSet,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    device: torch.device | str,
+    workers: int,
+    order: Tensor,
+) -> Iterator[Tensor]:
+    """The features (B, D) of one batch after the other of the images at `order`, (N,) int64; see `extract_features`.
+
+    The network is in evaluation mode only while it works, so that what is done between two batches is as outside.
+
+    Raises:
+        ValueError: If the network returns anything but (B, D).
+    """
+    batches = iterate_batches(image_set, order, batch_size=batch_size, device=device, workers=workers, drop_last=False)
+    for batch in batches:
+        mode = evaluation_mode(network) if isinstance(network, nn.Module) else nullcontext()
+        # no_grad, as tensors that a module caches in inference_mode can't be used in training
+        with mode, torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
+            output = network(normalise(batch.images, mean, std))
+        if output.shape[:1] != batch.images.shape[:1] or output.ndim != 2:
+            raise UserError(
+                f"the network maps images {tuple(batch.images.shape)} to {tuple(output.shape)}, "
+                "not to (B, D); pass one that pools, such as timm.create_model(..., num_classes=0)"
+            )
+        yield output.float().cpu()
+
+
 def extract_features(
     network: nn.Module | Callable[[Tensor], Tensor],
     image_set: ImageSet,
@@ -75,21 +107,13 @@ def extract_features(
     count = len(order)
     if count == 0:
         order = torch.tensor([0])  # only to find D, for a process without any images
-    batches = iterate_batches(image_set, order, batch_size=batch_size, device=device, workers=workers, drop_last=False)
-    mode = evaluation_mode(network) if isinstance(network, nn.Module) else nullcontext()
     features = []
-    # no_grad, as tensors that a module caches in inference_mode can't be used in training
-    with mode, torch.no_grad(), torch.autocast(torch.device(device).type, enabled=False):
-        for batch in batches:
-            output = network(normalise(batch.images, mean, std))
-            if output.shape[:1] != batch.images.shape[:1] or output.ndim != 2:
-                raise UserError(
-                    f"the network maps images {tuple(batch.images.shape)} to {tuple(output.shape)}, "
-                    "not to (B, D); pass one that pools, such as timm.create_model(..., num_classes=0)"
-                )
-            features.append(output.float().cpu())
-            if advance is not None:
-                advance(len(output))
+    for batch in iterate_features(
+        network, image_set, mean=mean, std=std, batch_size=batch_size, device=device, workers=workers, order=order
+    ):
+        features.append(batch)
+        if advance is not None:
+            advance(len(batch))
     return torch.cat(features)[:count]
 
 

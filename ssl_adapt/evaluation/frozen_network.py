@@ -80,7 +80,7 @@ def input_size_px(network: nn.Module, asked_px: int | None) -> int:
     config = resolve_model_data_config(network)
     channels, height, width = config["input_size"]
     if channels != 3:
-        raise UserError(f"this network takes images of {channels} channels; kNN is scored on RGB images")
+        raise UserError(f"this network takes images of {channels} channels; images are read as RGB")
     if asked_px is None and height != width:
         raise UserError(f"this network takes images of {height} x {width}; type image_px=NUMBER for square ones")
     is_fixed = getattr(network, "pretrained_cfg", {}).get("fixed_input_size", False)

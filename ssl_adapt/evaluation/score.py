@@ -116,7 +116,7 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
         baselines=given.get("baselines", True),
         pretrained=pretrained,
         batch_size=given.get("batch_size", 500),
-        device=_create_device(given.get("device", "cuda" if torch.cuda.is_available() else "cpu")),
+        device=create_device(given.get("device", "cuda" if torch.cuda.is_available() else "cpu")),
         workers=given.get("workers", run.workers if run else 4),
     )
 
@@ -199,7 +199,12 @@ def _find_probes(given: Mapping[str, Any]) -> int | None:
     return probes
 
 
-def _create_device(name: str) -> torch.device:
+def create_device(name: str) -> torch.device:
+    """The device of that name.
+
+    Raises:
+        ValueError: there is none, or it does not work here.
+    """
     try:
         torch.zeros(1, device=name).cpu()  # fails for unknown names and for missing hardware
     except (RuntimeError, AssertionError) as error:

@@ -1,8 +1,11 @@
-"""Writes small files so that after a kill they hold the old text or the new one, never a part."""
+"""Writes files so that after a kill they hold the old content or the new one, never a part."""
 
 import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 
 def write_text(path: Path, text: str) -> None:
@@ -11,15 +14,26 @@ def write_text(path: Path, text: str) -> None:
     Raises:
         OSError: if the disk is full, for example; the old text is then unchanged.
     """
+    with open_whole(path) as file:
+        file.write(text.encode())
+
+
+@contextmanager
+def open_whole(path: Path) -> Iterator[IO[bytes]]:
+    """A new file to write to, which takes the place of `path` at the end of the block; an error leaves the old one.
+
+    Raises:
+        OSError: if the disk is full, for example.
+    """
     partial = path.with_name(f".partial-{path.name}")
     partial.unlink(missing_ok=True)  # left by a kill; also keeps a link from being followed
     try:
-        with partial.open("x", encoding="utf-8", newline="") as file:
-            file.write(text)
+        with partial.open("xb") as file:
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(partial, path)
-    except OSError:
+    except BaseException:
         partial.unlink(missing_ok=True)
         raise
     sync_folder(path.parent)

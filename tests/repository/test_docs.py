@@ -25,7 +25,7 @@ import yaml
 from accelerate.commands.launch import launch_command_parser
 from checkout import ROOT
 from doc_blocks import PAGES, find_blocks, find_commands
-from doc_commands import BY_COMMAND, How, how, with_overrides
+from doc_commands import BEFORE_PYTHON, BY_COMMAND, How, how, with_overrides
 from image_folders import tar_of, write_images
 from script_calls import run_command
 from torch.distributed.run import get_args_parser
@@ -34,10 +34,12 @@ import ssl_adapt
 from benchmarks.bench_options import BenchOptions
 from reproduction.nat.nat_options import read_search_arguments
 from reproduction.table_options import read_request
+from ssl_adapt.commands.embed_command import EmbedOptions
 from ssl_adapt.commands.inspect_command import InspectOptions
 from ssl_adapt.commands.knn_command import KnnOptions
 from ssl_adapt.commands.recipes_command import read_recipes_arguments
 from ssl_adapt.commands.report_command import ReportOptions
+from ssl_adapt.commands.retrieve_command import RetrieveOptions
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.recipe.read import read_options
 from ssl_adapt.runs.grid_plan import plan_grid
@@ -49,6 +51,8 @@ PYTHON = {page: [block for block in BLOCKS if block.page == page and block.langu
 READERS: dict[str, Callable[[list[str]], object]] = {
     "pretrain": load_recipe,
     "knn": partial(read_options, KnnOptions),
+    "embed": partial(read_options, EmbedOptions),
+    "retrieve": partial(read_options, RetrieveOptions),
     "inspect": partial(read_options, InspectOptions),
     "report": partial(read_options, ReportOptions),
     "grid": plan_grid,
@@ -70,8 +74,8 @@ def test_every_block_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     languages = Counter(block.language for block in BLOCKS)
     with capsys.disabled():
         print(f"\n{len(PAGES)} pages: blocks {dict(languages)}, different commands {dict(kinds)}")
-    assert languages == {"bash": 47, "python": 16, "text": 5}
-    assert kinds == {"ssl-adapt": 56, "launch": 7, "make": 6, "pip": 4, "python": 4, "sbatch": 1}
+    assert languages == {"bash": 49, "python": 18, "text": 5}
+    assert kinds == {"ssl-adapt": 60, "launch": 7, "make": 6, "pip": 5, "python": 4, "sbatch": 1}
     assert set(BY_COMMAND) <= set(COMMANDS), "a line for a command that no page has"
     assert not any(re.search(r"^ {4}(ssl-adapt|python|make|pip|accelerate) ", page.read_text(), re.M) for page in PAGES)
 
@@ -192,7 +196,7 @@ def test_other_commands_name_what_there_is() -> None:
                 load_recipe(arguments)
             case _:
                 pytest.fail(f"nothing checks: {shlex.join(words)}")
-    assert len(others) == 15
+    assert len(others) == 16
 
 
 # --- Python -----------------------------------------------------------------------------------------------
@@ -201,7 +205,10 @@ def test_other_commands_name_what_there_is() -> None:
 @pytest.mark.parametrize(
     "page", [pytest.param(page, marks=[pytest.mark.slow] if page in SLOW_PAGES else []) for page in PYTHON]
 )
-def test_the_python_of_a_page_runs(page: str, workspace: Path) -> None:
+def test_the_python_of_a_page_runs(page: str, workspace: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if page in BEFORE_PYTHON:
+        run(BEFORE_PYTHON[page], BY_COMMAND[BEFORE_PYTHON[page]], tmp_path)
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path)
     images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
     names: dict[str, Any] = {"loader": [(images, labels)], "loss_fn": F.cross_entropy, "__name__": "docs"}
     for block in PYTHON[page]:

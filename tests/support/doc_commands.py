@@ -48,6 +48,7 @@ SHORT = (
 PLAIN = ("ssl-adapt", "pretrain", "recipe=simclr_resnet20", "adapt=null", *DIGITS, *HEADS)
 DEEPER = "model.args={width: 4, layers: [2, 2]}"
 ONE_RUN = ("dry_run=true", "try_steps=false", "networks=resnet20_nat", "methods=original", "seeds=1", "scale=cpu")
+EMBED = "ssl-adapt embed model=runs/quickstart out=features"
 ORIGINAL = "ssl-adapt pretrain recipe=quickstart adapt=null"
 BY_COMMAND = {
     "ssl-adapt recipes": How(is_fast=True),
@@ -61,6 +62,14 @@ BY_COMMAND = {
     "ssl-adapt knn model=runs/quickstart": How(is_fast=True),
     "ssl-adapt knn model=runs/quickstart search=ivf probes=8": How(is_fast=True),
     "ssl-adapt knn model=resnet18 data=cifar10 protocol=dino": How(("data=digits", "pretrained=false", "image_px=32")),
+    EMBED: How(("workers=0",), is_fast=True),
+    "ssl-adapt embed model=resnet18 data=folder root=/my/images image_px=224 out=my_features": How(
+        ("pretrained=false", "root=images", "image_px=32", "workers=0")
+    ),
+    "ssl-adapt retrieve features=features query=cat.jpg": How(
+        ("query=images/test/a/0.png",), is_fast=True, after=EMBED
+    ),
+    "ssl-adapt retrieve features=features query=/my/images k=5 csv=near.csv": How(("query=images",), after=EMBED),
     "ssl-adapt inspect model=darts_cifar drawing=cells.svg json=darts.json": How(('args={"cells": 4}',)),
     "ssl-adapt inspect model=runs/quickstart drawing=cells.png": How(is_fast=True),
     f"{ORIGINAL} run.dir=runs/original": How(("train.max_steps=4", "run.dir=runs/another", CELLS)),
@@ -126,6 +135,8 @@ BY_COMMAND = {
         ("train.max_steps=2",)
     ),
 }
+
+BEFORE_PYTHON = {"docs/features.md": EMBED}  # what a page's Python reads
 
 
 def how(command: str) -> How | None:
