@@ -17,6 +17,7 @@ from ssl_adapt.errors import UserError
 
 COMMANDS = {
     "pretrain": "pre-train a network while it adapts its architecture; accelerate launch -m ssl_adapt pretrain ...",
+    "finetune": "train on from a trained network, which goes on adapting; takes what pretrain takes",
     "knn": "classify by nearest neighbours in the features of a frozen network",
     "inspect": "show the edges of a network as a table, JSON and a drawing",
     "report": "draw two networks side by side, or theta over time",

@@ -109,6 +109,11 @@ class ModelSection(Section):
         description="start from these weights: a .safetensors, .pth or .pt file, the folder of an export or a run, "
         "or hf-hub:NAME; an adapted network keeps its architecture",
     )
+    classifier: Literal["keep", "new"] = Field(
+        default="keep",
+        description="of the weights: keep: where it has as many classes as the images, else a new one at random; "
+        "new: always a new one",
+    )
 
     @model_validator(mode="after")
     def _one_start(self) -> ModelSection:
@@ -150,6 +155,9 @@ class TrainSection(Section):
         description="learning rate after the warm-up: constant, or a cosine down to 0 at the end"
     )
     warmup_epochs: CountOrZero = Field(description="epochs in which the learning rate rises linearly from 0")
+    freeze_epochs: CountOrZero = Field(
+        default=0, description="epochs at the start in which the classifier or the heads train and the backbone rests"
+    )
     clip_grad_norm: Positive | None = Field(description="largest norm of the weights' gradient; null means off")
     drop_path: Fraction | None = Field(
         default=None,
@@ -243,11 +251,12 @@ class Recipe(Section):
     def _stages_fit_into_the_run(self) -> Recipe:
         problems = self._sections_that_do_not_fit()
         epochs = self.train.epochs
-        if self.train.warmup_epochs > epochs:
-            problems.append(
-                f"train.warmup_epochs={self.train.warmup_epochs} is longer than train.epochs={epochs}: "
-                "lower train.warmup_epochs or raise train.epochs"
-            )
+        for key in ("warmup_epochs", "freeze_epochs"):
+            if getattr(self.train, key) > epochs:
+                problems.append(
+                    f"train.{key}={getattr(self.train, key)} is longer than train.epochs={epochs}: "
+                    f"lower train.{key} or raise train.epochs"
+                )
         if self.adapt is not None and self.adapt.epochs + self.adapt.anneal_epochs > epochs:
             annealing = f" with adapt.anneal_epochs={self.adapt.anneal_epochs}" if self.adapt.anneal_epochs else ""
             problems.append(

@@ -162,6 +162,11 @@ def lr_at(train: TrainSection, stages: Stages, step: int) -> float:
     )
 
 
+def is_frozen(train: TrainSection, stages: Stages, step: int) -> bool:
+    """Whether the backbone's weights rest at that step; `train.max_steps` shrinks this time like the stages."""
+    return step < round(stages.total_steps * train.freeze_epochs / train.epochs)
+
+
 def load_splits(data: DataSection) -> ImageSplits:
     """The images of a recipe, see `load_image_splits`.
 

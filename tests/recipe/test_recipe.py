@@ -57,7 +57,10 @@ def test_header_says_what_source_command_hardware_and_expectation(name: str) -> 
     starts = ("# Source: ", "# Command: ", "# Hardware and time: ", "# Expected: ")
     places = [i for i, line in enumerate(header) if line.startswith(starts)]
     assert [header[i].partition(": ")[0] + ": " for i in places] == list(starts)
-    assert header[places[1]].endswith(f" scripts/pretrain.py recipe={name}")
+    if name.startswith("finetune_"):
+        assert f" -m ssl_adapt finetune recipe={name} model.weights=" in header[places[1]]
+    else:
+        assert header[places[1]].endswith(f" scripts/pretrain.py recipe={name}")
     expected = " ".join(header[places[3] :])
     assert "not yet run" in expected or re.search(r"\d", expected)
     assert max(map(len, lines)) <= 110
@@ -232,7 +235,7 @@ def test_help_shows_every_key_and_every_recipe() -> None:
     for name, path in available_recipes().items():
         what = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         assert f" recipe={name} {what}" in flat
-    assert len(LEAVES) == 97
+    assert len(LEAVES) == 99
     for key in LEAVES:
         default = "set by the recipe" if key.default is None else f"default {key.default}"
         assert key.description
