@@ -128,11 +128,14 @@ def epoch_batches(
 def score_batches(
     data: DataSection, train_set: ImageSet, device: torch.device, stages: Stages, seed: int, index: int, count: int
 ) -> Iterator[Batch]:
-    """This process's share of the batches on which the changes of a round are measured; at most those of an epoch.
+    """This process's share of the batches on which the changes of a round are measured.
 
-    Their order is that of an epoch after the run's last.
+    Their order is that of an epoch after the run's last, and of more of them where it has fewer batches, so that the
+    standard error of few images does not rest on two or three numbers.
     """
-    return _share_of_batches(data, train_set, device, stages, seed, stages.epochs + index, slice(0, count))
+    for first in range(0, count, stages.steps_per_epoch):
+        epoch = stages.epochs + index + first // stages.steps_per_epoch * stages.rounds  # no other round has it
+        yield from _share_of_batches(data, train_set, device, stages, seed, epoch, slice(0, count - first))
 
 
 def _share_of_batches(

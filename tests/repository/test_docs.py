@@ -48,6 +48,7 @@ PYTHON = {page: [block for block in BLOCKS if block.page == page and block.langu
           dict.fromkeys(block.page for block in BLOCKS if block.language == "python")}  # fmt: skip
 READERS: dict[str, Callable[[list[str]], object]] = {
     "pretrain": load_recipe,
+    "finetune": load_recipe,
     "knn": partial(read_options, KnnOptions),
     "inspect": partial(read_options, InspectOptions),
     "report": partial(read_options, ReportOptions),
@@ -70,8 +71,8 @@ def test_every_block_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     languages = Counter(block.language for block in BLOCKS)
     with capsys.disabled():
         print(f"\n{len(PAGES)} pages: blocks {dict(languages)}, different commands {dict(kinds)}")
-    assert languages == {"bash": 47, "python": 16, "text": 5}
-    assert kinds == {"ssl-adapt": 56, "launch": 7, "make": 6, "pip": 4, "python": 4, "sbatch": 1}
+    assert languages == {"bash": 49, "python": 16, "text": 5}
+    assert kinds == {"ssl-adapt": 60, "launch": 7, "make": 6, "pip": 4, "python": 4, "sbatch": 1}
     assert set(BY_COMMAND) <= set(COMMANDS), "a line for a command that no page has"
     assert not any(re.search(r"^ {4}(ssl-adapt|python|make|pip|accelerate) ", page.read_text(), re.M) for page in PAGES)
 
@@ -92,7 +93,11 @@ def run(command: str, how: How, folder: Path) -> str:
     """What a command of ssl-adapt prints, made small; a run goes into its own folder."""
     _, name, *arguments = shlex.split(command)
     arguments = with_overrides(arguments, how.overrides)
-    if name == "pretrain" and arguments != ["--help"] and not any(word.startswith("run.dir=") for word in arguments):
+    if (
+        name in ("pretrain", "finetune")
+        and arguments != ["--help"]
+        and not any(word.startswith("run.dir=") for word in arguments)
+    ):
         arguments.append(f"run.dir={folder}")
     output = run_command(name, *arguments)
     assert output.code == 0, output.err
