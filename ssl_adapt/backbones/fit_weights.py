@@ -25,15 +25,17 @@ class FittedWeights:
         new: names in the network that nothing was found for, and that stay as they are.
         left_out: names that the network has no place for.
         changes: what was done so that they fit, in words.
+        has_classifier: whether the network's classifier is among the tensors.
     """
 
     tensors: Mapping[str, Tensor]
     new: tuple[str, ...]
     left_out: tuple[str, ...]
     changes: tuple[str, ...]
+    has_classifier: bool
 
 
-def fit_weights(model: nn.Module, state: Mapping[str, Tensor]) -> FittedWeights:
+def fit_weights(model: nn.Module, state: Mapping[str, Tensor], *, new_classifier: bool = False) -> FittedWeights:
     """The weights for a network that timm built, as they fit into it; the network is not changed.
 
     The classifier and an auxiliary head may be missing, or be for other classes. The first convolution may be for other
@@ -42,12 +44,17 @@ def fit_weights(model: nn.Module, state: Mapping[str, Tensor]) -> FittedWeights:
     timm's own `checkpoint_filter_fn`, where the network's family has one; a torchvision or timm ResNet fits into ours,
     without its first convolution where that has another size.
 
+    Args:
+        model: the network.
+        state: the weights by name.
+        new_classifier: leave out a classifier even if it is for as many classes.
+
     Raises:
         ValueError: naming the first weights that are missing, unknown, or of another shape.
     """
     fewest: list[str] = []
     for change, converted in _conversions(model, state):
-        fitted, wrong = _fit(model, converted, change)
+        fitted, wrong = _fit(model, converted, change, new_classifier)
         if not wrong:
             return fitted
         fewest = min(fewest or wrong, wrong, key=len)
@@ -72,14 +79,17 @@ def _conversions(model: nn.Module, state: Mapping[str, Tensor]) -> Iterator[tupl
         yield "converted by timm's checkpoint_filter_fn", converted
 
 
-def _fit(model: nn.Module, state: Mapping[str, Tensor], change: str) -> tuple[FittedWeights, list[str]]:
+def _fit(
+    model: nn.Module, state: Mapping[str, Tensor], change: str, new_classifier: bool
+) -> tuple[FittedWeights, list[str]]:
     """The weights that fit, and of each that should and does not why."""
     heads, firsts = _places(model, "classifier", "auxiliary"), _places(model, "first_conv")
+    renewed = heads if new_classifier else ()
     expected = model.state_dict()
     tensors: dict[str, Tensor] = {}
     new, changes, wrong = [], [change] if change else [], []
     for name, value in expected.items():
-        found, is_first = state.get(name), name.startswith(firsts)
+        found, is_first = None if name.startswith(renewed) else state.get(name), name.startswith(firsts)
         if found is not None and found.shape == value.shape:
             tensors[name] = found
         elif found is not None and is_first and _differ_in_channels(found, value):
@@ -94,7 +104,8 @@ def _fit(model: nn.Module, state: Mapping[str, Tensor], change: str) -> tuple[Fi
     left_out = [name for name in state if name not in tensors]
     unknown = [name for name in left_out if name not in expected and not name.startswith(heads)]
     wrong += [f"{shown(name)} is none of the network's" for name in unknown]
-    return FittedWeights(tensors, tuple(new), tuple(left_out), tuple(changes)), wrong
+    has_classifier = any(name.startswith(_places(model, "classifier")) for name in tensors)
+    return FittedWeights(tensors, tuple(new), tuple(left_out), tuple(changes), has_classifier), wrong
 
 
 def _places(model: nn.Module, key: str, *others: str) -> tuple[str, ...]:

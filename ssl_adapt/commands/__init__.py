@@ -17,6 +17,7 @@ from ssl_adapt.errors import UserError
 
 COMMANDS = {
     "pretrain": "pre-train a network while it adapts its architecture; accelerate launch -m ssl_adapt pretrain ...",
+    "finetune": "train on from a trained network, which goes on adapting; takes what pretrain takes",
     "knn": "classify by nearest neighbours in the features of a frozen network",
     "embed": "write the features of all images of a set to files",
     "retrieve": "find the nearest images of an embedded set",

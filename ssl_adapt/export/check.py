@@ -92,8 +92,18 @@ def check_export(folder: Path) -> None:
     Raises:
         ValueError: the message names what is wrong in the folder, config.json or model.safetensors.
     """
+    read_config(folder)
+    _compare(read_header(folder / WEIGHTS), build_on_meta(f"local-dir:{folder}", {}).state_dict())
+
+
+def read_config(folder: Path) -> dict[str, Any]:
+    """What an export says of its network, every value checked; its weights are not read.
+
+    Raises:
+        ValueError: as `check_export`.
+    """
     _check_files(folder)
-    config = read_json(read_text(folder / CONFIG, CONFIG), CONFIG)
+    config: dict[str, Any] = read_json(read_text(folder / CONFIG, CONFIG), CONFIG)
     _check_values(config, _CONFIG_RULES, CONFIG)
     for key in ("architecture", "pretrained_cfg"):
         if config.get(key) is None:
@@ -102,7 +112,7 @@ def check_export(folder: Path) -> None:
     if "model_args" in config and config["model_args"] is None:
         raise UserError(f"{CONFIG}'s model_args is null, expected a mapping")
     check_arguments(config["architecture"], config.get("model_args", {}))
-    _compare(read_header(folder / WEIGHTS), build_on_meta(f"local-dir:{folder}", {}).state_dict())
+    return config
 
 
 def check_arguments(name: str, arguments: Mapping[str, Any]) -> None:

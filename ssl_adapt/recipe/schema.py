@@ -26,6 +26,7 @@ from ssl_adapt.recipe.values import (
     Positive,
     PositiveOrZero,
     Seed,
+    Share,
     Text,
     Trackers,
 )
@@ -78,6 +79,11 @@ class DataSection(Section):
     train_images: Count | None = Field(
         default=None, description="train on so many images, drawn once and the same for every seed; null: on all"
     )
+    labelled_share: Share | None = Field(
+        default=None,
+        description="supervised: train on this share of the images alone, a fixed one, balanced over the classes and "
+        "the same for every seed; null: on all",
+    )
     on_bad_image: Literal["error", "replace"] = Field(
         default="error",
         description="error: an image that can't be read ends the run; replace: the next one of its class replaces it",
@@ -106,6 +112,11 @@ class ModelSection(Section):
         default=None,
         description="start from these weights: a .safetensors, .pth or .pt file, the folder of an export or a run, "
         "or hf-hub:NAME; an adapted network keeps its architecture",
+    )
+    classifier: Literal["keep", "new"] = Field(
+        default="keep",
+        description="of the weights: keep: where it has as many classes as the images, else a new one at random; "
+        "new: always a new one",
     )
 
     @model_validator(mode="after")
@@ -148,6 +159,9 @@ class TrainSection(Section):
         description="learning rate after the warm-up: constant, or a cosine down to 0 at the end"
     )
     warmup_epochs: CountOrZero = Field(description="epochs in which the learning rate rises linearly from 0")
+    freeze_epochs: CountOrZero = Field(
+        default=0, description="epochs at the start in which the classifier or the heads train and the backbone rests"
+    )
     clip_grad_norm: Positive | None = Field(description="largest norm of the weights' gradient; null means off")
     drop_path: Fraction | None = Field(
         default=None,
@@ -241,11 +255,12 @@ class Recipe(Section):
     def _stages_fit_into_the_run(self) -> Recipe:
         problems = self._sections_that_do_not_fit()
         epochs = self.train.epochs
-        if self.train.warmup_epochs > epochs:
-            problems.append(
-                f"train.warmup_epochs={self.train.warmup_epochs} is longer than train.epochs={epochs}: "
-                "lower train.warmup_epochs or raise train.epochs"
-            )
+        for key in ("warmup_epochs", "freeze_epochs"):
+            if getattr(self.train, key) > epochs:
+                problems.append(
+                    f"train.{key}={getattr(self.train, key)} is longer than train.epochs={epochs}: "
+                    f"lower train.{key} or raise train.epochs"
+                )
         if self.adapt is not None and self.adapt.epochs + self.adapt.anneal_epochs > epochs:
             annealing = f" with adapt.anneal_epochs={self.adapt.anneal_epochs}" if self.adapt.anneal_epochs else ""
             problems.append(
@@ -267,6 +282,11 @@ class Recipe(Section):
             problems.append(f"objective.name={name} needs the section knn: add its keys; --help lists them")
         if self.knn is not None and isinstance(self.objective, SupervisedSection):
             problems.append(f"objective.name={name} has no use for the section knn: type knn=null")
+        if self.data.labelled_share is not None and not isinstance(self.objective, SupervisedSection):
+            problems.append(
+                f"data.labelled_share={self.data.labelled_share} is for objective.name=supervised, and {name} uses no "
+                "labels: leave it out, or type data.train_images=NUMBER for fewer images"
+            )
         wanted = self.objective.views_per_image
         if len(self.views) not in (1, wanted):
             problems.append(

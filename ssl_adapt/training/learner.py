@@ -22,10 +22,7 @@ from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all
 from ssl_adapt.recipe import AdaptSection, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
-from ssl_adapt.training.optimizers import (
-    keep_only,
-    set_lr,
-)
+from ssl_adapt.training.optimizers import drop_backbone_gradients, keep_only, set_lr
 from ssl_adapt.training.setting import prepare
 
 
@@ -85,7 +82,7 @@ class Learner:
         return self.adapt is not None and (self.adapt.score != "theta" or self.adapt.budget is not None)
 
     def train_weights(
-        self, views: Sequence[Tensor], lr: float, progress: float, *, joint: bool = False
+        self, views: Sequence[Tensor], lr: float, progress: float, *, joint: bool = False, frozen: bool = False
     ) -> float | None:
         """One step of the weights, theta fixed; the loss of the whole batch.
 
@@ -96,12 +93,15 @@ class Learner:
             lr: learning rate.
             progress: the share of the run's steps that are done after this one.
             joint: theta makes its step too, with gradients of the same pass.
+            frozen: the backbone's weights rest, its classifier's aside.
         """
         set_lr(self.weight_optimizer, lr)
         statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
         with self.adaptation.joint_pass() if joint and self.adaptation else nullcontext():
             loss = backward_in_parts(self.objective, self.prepared, views, self.train.accumulate, self.accelerator)
         theta_gradients = self._average_theta_gradients() if joint else []
+        if frozen:
+            drop_backbone_gradients(self.network.backbone)
         if self.train.clip_grad_norm is not None:
             norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.train.clip_grad_norm)
         else:

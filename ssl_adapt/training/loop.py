@@ -43,6 +43,7 @@ from ssl_adapt.training.setting import (
     create_accelerator,
     create_stages,
     epoch_batches,
+    is_frozen,
     load_splits,
     lr_at,
     seed_per_process,
@@ -149,7 +150,8 @@ def train_step(learner: Learner, stages: Stages, views: Sequence[Tensor], step: 
     if order == "theta first" and learner.train_theta(views) is None:
         return None
     lr, progress = lr_at(learner.train, stages, step), (step + 1) / stages.total_steps
-    loss = learner.train_weights(views, lr, progress, joint=order == "joint")
+    frozen = is_frozen(learner.train, stages, step)
+    loss = learner.train_weights(views, lr, progress, joint=order == "joint", frozen=frozen)
     if loss is not None and order == "weights first" and learner.train_theta(views) is None:
         return None
     share = stages.annealed(step)

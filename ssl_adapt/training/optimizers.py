@@ -92,6 +92,20 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
+def drop_backbone_gradients(backbone: Any) -> None:
+    """Make the weights of a backbone rest in the optimiser's next step, but for its classifier's.
+
+    Weights without a gradient are left out by every optimiser, decay and momentum included; their `requires_grad` stays
+    as it was, which data-parallel wrappers would not notice changing.
+    """
+    classifier = backbone.get_classifier()
+    heads = classifier if isinstance(classifier, tuple) else (classifier,)  # of a distilled vit there are two
+    kept = {weight for head in heads for weight in head.parameters()}
+    for weight in backbone.parameters():
+        if weight not in kept:
+            weight.grad = None
+
+
 def keep_only(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:
     """Make the optimiser forget, with their state, all parameters but these, and groups that have none left."""
     kept = set(parameters)

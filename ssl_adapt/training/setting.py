@@ -130,11 +130,14 @@ def epoch_batches(
 def score_batches(
     data: DataSection, train_set: ImageSet, device: torch.device, stages: Stages, seed: int, index: int, count: int
 ) -> Iterator[Batch]:
-    """This process's share of the batches on which the changes of a round are measured; at most those of an epoch.
+    """This process's share of the batches on which the changes of a round are measured.
 
-    Their order is that of an epoch after the run's last.
+    Their order is that of an epoch after the run's last, and of more of them where it has fewer batches, so that the
+    standard error of few images does not rest on two or three numbers.
     """
-    return _share_of_batches(data, train_set, device, stages, seed, stages.epochs + index, slice(0, count))
+    for first in range(0, count, stages.steps_per_epoch):
+        epoch = stages.epochs + index + first // stages.steps_per_epoch * stages.rounds  # no other round has it
+        yield from _share_of_batches(data, train_set, device, stages, seed, epoch, slice(0, count - first))
 
 
 def _share_of_batches(
@@ -164,6 +167,11 @@ def lr_at(train: TrainSection, stages: Stages, step: int) -> float:
     )
 
 
+def is_frozen(train: TrainSection, stages: Stages, step: int) -> bool:
+    """Whether the backbone's weights rest at that step; `train.max_steps` shrinks this time like the stages."""
+    return step < round(stages.total_steps * train.freeze_epochs / train.epochs)
+
+
 def load_splits(data: DataSection) -> ImageSplits:
     """The images of a recipe, see `load_image_splits`.
 
@@ -176,4 +184,5 @@ def load_splits(data: DataSection) -> ImageSplits:
         image_px=data.image_px,
         on_bad_image=data.on_bad_image,
         train_images=data.train_images,
+        labelled_share=data.labelled_share,
     )

@@ -62,7 +62,7 @@ class StartWeights:
                 _check_identities(backbone, self.architecture, self.adapted_by)
                 for network in (backbone, *teachers):
                     apply_architecture(network, self.architecture)
-            self.fitted = fit_weights(backbone, self.state)
+            self.fitted = fit_weights(backbone, self.state, new_classifier=self.model.classifier == "new")
         except UserError as error:
             name = self.model.args.get("base", self.model.name)
             raise UserError(f"{_key(self.model)} does not fit model.name={name}: {error}{self._hint()}") from None
@@ -83,6 +83,8 @@ class StartWeights:
         if self.architecture is not None:
             changed, count = len(self.architecture.changed), len(self.architecture.edges)
             parts.append(f"in the architecture that they have there, {changed} of {count} edges changed, which stay so")
+        if self.fitted.has_classifier:
+            parts.append("their classifier kept (model.classifier=new starts another)")
         if self.fitted.new:
             parts.append(f"not found: {', '.join(self.fitted.new)} (new, at random)")
         if self.fitted.left_out:
@@ -153,6 +155,16 @@ def find_file(weights: str) -> Path | None:
     if not name.startswith(LOCAL):
         raise UserError(f"model.weights={weights} is a name of timm: type model.name={weights} model.pretrained=true")
     return Path(name.removeprefix(LOCAL)) / WEIGHTS
+
+
+def find_export(weights: str) -> Path | None:
+    """The folder of the export that `model.weights` means; None for a file of weights, and for a network of the hub.
+
+    Raises:
+        ValueError: as `find_file`.
+    """
+    file = find_file(weights)
+    return None if file is None or _is_file(weights) else file.parent
 
 
 def digest_of(weights: Path | Mapping[str, Tensor]) -> str:

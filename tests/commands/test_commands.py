@@ -22,6 +22,10 @@ WRONG = {  # command: a wrong key and a wrong value, each with what is said
         (["repeat=9"], "unknown key 'repeat'; did you mean 'repeats'?"),
         (["repeats=1"], "repeats: got 1, expected integer >= 2"),
     ],
+    "finetune": [
+        (["recipe=debug"], "finetune starts from a trained network: add model.weights=FOLDER_OR_FILE, or model."),
+        (["recipe=debug", "model.weight=a"], "unknown key 'model.weight'; did you mean 'model.weights'?"),
+    ],
     "grid": [
         (["recipe=debug", "slurm.gpu=1"], "unknown key 'slurm.gpu'; did you mean 'slurm.gpus'?"),
         (["recipe=debug", "seed=1,two"], "seed: got 'two', expected integer from 0 to 2**32 - 1"),
@@ -104,7 +108,7 @@ def test_help_and_mistyped_arguments_are_answered_without_torch():
     helps = [[name, *rest] for name in COMMANDS for rest in (["--help"], ["x=1", "-h"])]
     wrong = [([name, *arguments], message) for name, rows in WRONG.items() for arguments, message in rows]
     wrong += NO_COMMAND
-    assert (len(helps), len(wrong)) == (18, 23)
+    assert (len(helps), len(wrong)) == (20, 25)
     given = answers([*helps, *(arguments for arguments, _ in wrong)])
     for call, (code, out, err) in zip(helps, given[: len(helps)], strict=True):
         assert (code, err) == (0, ""), call

@@ -57,7 +57,10 @@ def test_header_says_what_source_command_hardware_and_expectation(name: str) -> 
     starts = ("# Source: ", "# Command: ", "# Hardware and time: ", "# Expected: ")
     places = [i for i, line in enumerate(header) if line.startswith(starts)]
     assert [header[i].partition(": ")[0] + ": " for i in places] == list(starts)
-    assert header[places[1]].endswith(f" scripts/pretrain.py recipe={name}")
+    if name.startswith("finetune_"):
+        assert f" -m ssl_adapt finetune recipe={name} model.weights=" in header[places[1]]
+    else:
+        assert header[places[1]].endswith(f" scripts/pretrain.py recipe={name}")
     expected = " ".join(header[places[3] :])
     assert "not yet run" in expected or re.search(r"\d", expected)
     assert max(map(len, lines)) <= 110
@@ -104,7 +107,7 @@ def test_a_shipped_recipe_survives_saving(name: str, tmp_path: Path) -> None:
 
 def test_the_reference_recipe_has_the_settings_of_the_public_reference() -> None:
     recipe = load_recipe(["recipe=simclr_resnet50"])
-    assert recipe.data.model_dump(exclude={"root", "workers", "on_bad_image", "train_images"}) == {
+    assert recipe.data.model_dump(exclude={"root", "workers", "on_bad_image", "train_images", "labelled_share"}) == {
         "name": "cifar10",
         "image_px": 32,
         "batch_size": 512,
@@ -232,7 +235,7 @@ def test_help_shows_every_key_and_every_recipe() -> None:
     for name, path in available_recipes().items():
         what = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         assert f" recipe={name} {what}" in flat
-    assert len(LEAVES) == 96
+    assert len(LEAVES) == 99
     for key in LEAVES:
         default = "set by the recipe" if key.default is None else f"default {key.default}"
         assert key.description

@@ -50,6 +50,7 @@ PYTHON = {page: [block for block in BLOCKS if block.page == page and block.langu
           dict.fromkeys(block.page for block in BLOCKS if block.language == "python")}  # fmt: skip
 READERS: dict[str, Callable[[list[str]], object]] = {
     "pretrain": load_recipe,
+    "finetune": load_recipe,
     "knn": partial(read_options, KnnOptions),
     "embed": partial(read_options, EmbedOptions),
     "retrieve": partial(read_options, RetrieveOptions),
@@ -96,7 +97,11 @@ def run(command: str, how: How, folder: Path) -> str:
     """What a command of ssl-adapt prints, made small; a run goes into its own folder."""
     _, name, *arguments = shlex.split(command)
     arguments = with_overrides(arguments, how.overrides)
-    if name == "pretrain" and arguments != ["--help"] and not any(word.startswith("run.dir=") for word in arguments):
+    if (
+        name in ("pretrain", "finetune")
+        and arguments != ["--help"]
+        and not any(word.startswith("run.dir=") for word in arguments)
+    ):
         arguments.append(f"run.dir={folder}")
     output = run_command(name, *arguments)
     assert output.code == 0, output.err

@@ -128,6 +128,42 @@ BY_COMMAND = {
     " adapt.granularity=branch adapt.budget_macs=0.6 run.dir=runs/shrunk": How(
         (*BY_RECIPE["simclr_resnet20"], DEEPER), after=shlex.join([*PLAIN, DEEPER, "run.dir=runs/simclr_resnet20"])
     ),
+    "ssl-adapt finetune recipe=finetune_resnet20 model.weights=runs/quickstart data.name=digits"
+    " data.labelled_share=0.1 run.dir=runs/few_labels": How(
+        ("train.max_steps=4", "data.batch_size=32", "adapt.score_batches=2", "adapt.granularity=null"), is_fast=True
+    ),
+    "ssl-adapt finetune recipe=finetune_resnet20 model.weights=runs/simclr_resnet20": How(
+        (*DIGITS, "adapt.score_batches=2"), after=shlex.join([*PLAIN, DEEPER, "run.dir=runs/simclr_resnet20"])
+    ),
+    "ssl-adapt finetune recipe=finetune_vit model.name=deit_tiny_patch16_224 model.pretrained=true data.name=folder"
+    " data.root=/my/images data.image_px=64": How(
+        (
+            *TINY,
+            "data.root=images",
+            "data.batch_size=4",
+            "adapt.score_batches=2",
+            "model.pretrained=false",
+            "model.weights=runs/vit/export/model.safetensors",
+            VIT,
+        ),
+        after=shlex.join(
+            [
+                "ssl-adapt",
+                "pretrain",
+                "recipe=shrink_vit",
+                "model.name=deit_tiny_patch16_224",
+                "adapt=null",
+                *DIGITS,
+                VIT,
+                "run.dir=runs/vit",
+            ]
+        ),
+    ),
+    "ssl-adapt finetune recipe=simclr_resnet20 model.weights=runs/simclr_resnet20 data.name=folder"
+    " data.root=/my/images run.dir=runs/on_my_images": How(
+        (*TINY, *HEADS, "data.root=images", "data.batch_size=4"),
+        after=shlex.join([*PLAIN, DEEPER, "run.dir=runs/simclr_resnet20"]),
+    ),
     # In processes of their own, as they stand but for these.
     "accelerate launch scripts/pretrain.py recipe=simclr_resnet50": How(BY_RECIPE["simclr_resnet50"]),
     "accelerate launch -m ssl_adapt pretrain recipe=simclr_resnet50": How(BY_RECIPE["simclr_resnet50"]),

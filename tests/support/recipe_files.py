@@ -11,6 +11,8 @@ SHIPPED = (
     "debug",
     "quickstart",
     "byol_resnet20",
+    "finetune_resnet20",
+    "finetune_vit",
     "quickstart_cifar10",
     "shrink_resnet20",
     "shrink_vit",
