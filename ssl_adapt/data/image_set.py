@@ -3,7 +3,7 @@
 import os
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple, Protocol, cast
 
 import numpy as np
@@ -13,7 +13,9 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+from ssl_adapt.data.label_splits import LabelSplit, split_labels
 from ssl_adapt.data.pixels import rgb_pixels, without_pillow_warnings
+from ssl_adapt.errors import UserError
 
 _CHUNK_IMAGES = 16  # decoded by a thread at a time
 _SLOW_IMAGE_SEC = 1e-3  # threads are used from this decoding time on
@@ -49,6 +51,7 @@ class ImageSet:
     `labels` are int64 (N,), indices into `classes`; without labels they are None and `classes` is empty.
     `bad_images` maps the name of every image that was replaced, as it could not be read, to the reason. A set that
     is decoded on demand fills it as images are read, in workers too; the subsets of a set share it.
+    `label_split` says which of all training images they are, where only those with labels were kept.
     """
 
     name: str
@@ -56,6 +59,7 @@ class ImageSet:
     classes: tuple[str, ...] = ()
     labels: Tensor | None = None
     bad_images: dict[str, str] = field(default_factory=dict)
+    label_split: LabelSplit | None = None
 
     def __post_init__(self) -> None:
         assert (self.labels is None) == (not self.classes), "labels and classes come together"
@@ -78,7 +82,18 @@ class ImageSet:
         else:
             pixels = Subset(cast(Dataset[Tensor], self.pixels), indices.tolist())
         labels = None if self.labels is None else self.labels.index_select(0, indices)
-        return ImageSet(self.name, pixels, self.classes, labels, self.bad_images)
+        return ImageSet(self.name, pixels, self.classes, labels, self.bad_images, self.label_split)
+
+    def labelled_part(self, share: float) -> "ImageSet":
+        """The set of the images whose labels are used where a share of all labels is; see `split_labels`.
+
+        Raises:
+            ValueError: there are no labels, or the share is too small or none.
+        """
+        if self.labels is None:
+            raise UserError(f"data.labelled_share={share} needs labels, and the images of {self.name!r} have none")
+        split = split_labels(self.labels, share)
+        return replace(self.subset(split.indices), label_split=split)
 
 
 class ImageSplits(NamedTuple):

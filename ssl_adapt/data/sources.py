@@ -56,6 +56,7 @@ def load_image_splits(
     memory_limit_bytes: int = 4 * 2**30,
     on_bad_image: OnBadImage = "error",
     train_images: int | None = None,
+    labelled_share: float | None = None,
 ) -> ImageSplits:
     """The training and test images of a collection, RGB uint8 of `image_px`, with labels where it has any.
 
@@ -71,7 +72,8 @@ def load_image_splits(
     classes) that can be read, in the order of names, starting again after the last; links of a tar
     that lead to no file in it, and names that leave it, are left out. `ImageSet.bad_images` names them all.
 
-    Only `train_images` of the training images are kept, the same for all seeds (None: all of them).
+    Only `train_images` of the training images are kept, the same for all seeds (None: all of them); of these, where
+    there is a `labelled_share`, those of `split_labels`.
 
     Raises:
         ValueError: the name is unknown, `root` is missing or holds no usable images, a class is in the test
@@ -105,6 +107,8 @@ def load_image_splits(
         if train_images > len(train):
             raise UserError(f"data.train_images={train_images} is more than the {len(train)} there are: lower it")
         train = train.subset(epoch_order(len(train), seed=0, epoch=0)[:train_images].sort().values)
+    if labelled_share is not None:
+        train = train.labelled_part(labelled_share)
     return ImageSplits(train, image_set(collection.test) if collection.test else None)
 
 

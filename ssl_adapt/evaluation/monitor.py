@@ -38,6 +38,11 @@ class Monitor(Protocol):
 
     name: ClassVar[str]
 
+    @property
+    def bank(self) -> ImageSet:
+        """The training images, or a sample of them."""
+        ...
+
     def evaluate(self, network: nn.Module) -> Evaluation:
         """The evaluation of a network as it is now.
 

@@ -31,6 +31,7 @@ class RunDefaults(NamedTuple):
     workers: int
     train_images: int | None = None
     protocol: KnnProtocol | None = None
+    labelled_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +39,8 @@ class ScoreSettings:
     """What is scored, on which images, and how.
 
     The attributes are the keys of `ssl-adapt knn`, and `network`, the name for `timm.create_model` of `model`. The
-    search is exact where `probes` is None. `train_images` is the run's: their number, if it trained on a part of all
-    images.
+    search is exact where `probes` is None. `train_images` and `labelled_share` are the run's, if it trained on a part
+    of all images.
     """
 
     model: str
@@ -47,6 +48,7 @@ class ScoreSettings:
     data: str
     root: str | None
     train_images: int | None
+    labelled_share: float | None
     image_px: int | None
     protocol: KnnProtocol
     probes: int | None
@@ -110,6 +112,7 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
         data=data,
         root=given.get("root", run.root if run and "data" not in given else None),
         train_images=run.train_images if run and "data" not in given else None,
+        labelled_share=run.labelled_share if run and "data" not in given else None,
         image_px=given.get("image_px"),
         protocol=_create_protocol(given, run),
         probes=_find_probes(given),
@@ -212,7 +215,11 @@ def _load_labelled(settings: ScoreSettings, image_px: int) -> tuple[ImageSet, Im
     """Training images to vote and test images to classify, both with labels."""
     try:
         train, test = load_image_splits(
-            settings.data, root=settings.root, image_px=image_px, train_images=settings.train_images
+            settings.data,
+            root=settings.root,
+            image_px=image_px,
+            train_images=settings.train_images,
+            labelled_share=settings.labelled_share,
         )
     except ValueError as error:
         # the loader's messages name the keys of a recipe

@@ -26,6 +26,7 @@ from ssl_adapt.recipe.values import (
     Positive,
     PositiveOrZero,
     Seed,
+    Share,
     Text,
     Trackers,
 )
@@ -73,6 +74,11 @@ class DataSection(Section):
     workers: CountOrZero = Field(default=4, description="processes that decode images; only used when streaming")
     train_images: Count | None = Field(
         default=None, description="train on so many images, drawn once and the same for every seed; null: on all"
+    )
+    labelled_share: Share | None = Field(
+        default=None,
+        description="supervised: train on this share of the images alone, a fixed one, balanced over the classes and "
+        "the same for every seed; null: on all",
     )
     on_bad_image: Literal["error", "replace"] = Field(
         default="error",
@@ -263,6 +269,11 @@ class Recipe(Section):
             problems.append(f"objective.name={name} needs the section knn: add its keys; --help lists them")
         if self.knn is not None and isinstance(self.objective, SupervisedSection):
             problems.append(f"objective.name={name} has no use for the section knn: type knn=null")
+        if self.data.labelled_share is not None and not isinstance(self.objective, SupervisedSection):
+            problems.append(
+                f"data.labelled_share={self.data.labelled_share} is for objective.name=supervised, and {name} uses no "
+                "labels: leave it out, or type data.train_images=NUMBER for fewer images"
+            )
         wanted = self.objective.views_per_image
         if len(self.views) not in (1, wanted):
             problems.append(

@@ -66,6 +66,7 @@ EdgeChoices = Annotated[
     Expected("mapping from names of edges to original, identity or none"),
 ]
 Part = Annotated[float, Field(gt=0, lt=1), Expected("number above 0 and below 1")]
+Share = Annotated[float, Field(gt=0, le=1), Expected("number above 0, at most 1")]
 Fraction = Annotated[float, Field(ge=0, lt=1), Expected("number from 0 to below 1")]
 Probability = Annotated[float, Field(ge=0, le=1), Expected("number from 0 to 1")]
 Number = Annotated[float, Expected("number")]

@@ -140,6 +140,8 @@ def log_result(
         "macs": macs_of(backbone, learner.image_px),
         "steps": step,
     }
+    if monitor.bank.label_split is not None:
+        result["labels"] = monitor.bank.label_split.to_dict()
     if budget is not None:
         result["budget"] = budget
         log.say(

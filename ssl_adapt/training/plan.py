@@ -59,6 +59,7 @@ def describe_plan(
             f"{name}: {parameters:,} parameters, {macs:,} multiply-adds"
             + (f"; heads {heads:,} parameters" if heads else ""),
         ),
+        *([("labels", str(split))] if (split := monitor.bank.label_split) else []),
         ("edges", _describe_edges(learner)),
         ("stages", _describe_stages(stages, recipe.adapt)),
         (monitor.name, monitor.describe()),

@@ -20,4 +20,4 @@ def run_defaults(model: str) -> RunDefaults | None:
     recipe = load_recipe([f"recipe={path}"])
     data, knn = recipe.data, recipe.knn
     protocol = replace(create_protocol(knn), layer="backbone") if knn else None  # an export holds no projector
-    return RunDefaults(data.name, data.root, data.workers, data.train_images, protocol)
+    return RunDefaults(data.name, data.root, data.workers, data.train_images, protocol, data.labelled_share)

@@ -174,4 +174,5 @@ def load_splits(data: DataSection) -> ImageSplits:
         image_px=data.image_px,
         on_bad_image=data.on_bad_image,
         train_images=data.train_images,
+        labelled_share=data.labelled_share,
     )

@@ -192,6 +192,8 @@ SETTINGS: list[tuple[list[str], RunDefaults | None, dict[str, Any]]] = [
     ([], RUN, {"protocol": replace(SIMCLR, k=9, temperature=0.2)}),
     (["k=5"], RUN, {"protocol": replace(SIMCLR, k=5, temperature=0.2)}),
     (["data=digits"], RUN, {"data": "digits", "root": None, "train_images": None}),
+    ([], RUN._replace(labelled_share=0.1), {"train_images": 700, "labelled_share": 0.1}),
+    (["data=digits"], RUN._replace(labelled_share=0.1), {"labelled_share": None}),
     ([], RUN._replace(protocol=None), {"protocol": SIMCLR, "train_images": 700}),
     (["root=other"], RUN, {"data": "cifar10", "root": "other"}),
     (["protocol=dino"], RUN, {"protocol": KnnProtocol.preset("dino")}),

@@ -13,8 +13,8 @@ from ssl_adapt.recipe.keys import schema_keys
 ACT = {  # on a search; every other key of a recipe is refused where it is typed
     "seed", "model.name", "objective.name", "objective.temperature", "objective.projector_hidden",
     "objective.projector_out", "objective.view_forward", "objective.label_smoothing", "objective.mixup_alpha",
-    "data.name", "data.root", "data.image_px", "data.workers", "data.train_images", "data.on_bad_image", "data.mean",
-    "data.std",
+    "data.name", "data.root", "data.image_px", "data.workers", "data.train_images", "data.labelled_share",
+    "data.on_bad_image", "data.mean", "data.std",
 }  # fmt: skip
 
 
