@@ -86,7 +86,9 @@ def run(arguments: Sequence[str]) -> None:
             if (path / "export").is_dir():
                 continue
             own = [f"seed={seed}", f"data.root={options.root}", f"data.train_images={options.images}"]
-            pretrain(load_recipe([*given, *own, f"run.dir={path}", "run.resume=auto"]))
+            pretrain(
+                load_recipe([*given, *own, f"run.dir={path}", "run.checkpoint_every_epochs=10", "run.resume=auto"])
+            )
 
 
 if __name__ == "__main__":
