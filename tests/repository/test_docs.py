@@ -36,6 +36,7 @@ from reproduction.nat.nat_options import read_search_arguments
 from reproduction.table_options import read_request
 from ssl_adapt.commands.inspect_command import InspectOptions
 from ssl_adapt.commands.knn_command import KnnOptions
+from ssl_adapt.commands.linear_command import LinearOptions
 from ssl_adapt.commands.recipes_command import read_recipes_arguments
 from ssl_adapt.commands.report_command import ReportOptions
 from ssl_adapt.recipe import load_recipe
@@ -49,6 +50,7 @@ PYTHON = {page: [block for block in BLOCKS if block.page == page and block.langu
 READERS: dict[str, Callable[[list[str]], object]] = {
     "pretrain": load_recipe,
     "knn": partial(read_options, KnnOptions),
+    "linear": partial(read_options, LinearOptions),
     "inspect": partial(read_options, InspectOptions),
     "report": partial(read_options, ReportOptions),
     "grid": plan_grid,
