@@ -21,6 +21,7 @@ COMMANDS = {
     "knn": "classify by nearest neighbours in the features of a frozen network",
     "embed": "write the features of all images of a set to files",
     "retrieve": "find the nearest images of an embedded set",
+    "linear": "train a linear classifier on the features of a frozen network",
     "inspect": "show the edges of a network as a table, JSON and a drawing",
     "report": "draw two networks side by side, or theta over time",
     "grid": "start many runs, here or on Slurm",

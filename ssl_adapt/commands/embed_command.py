@@ -65,14 +65,14 @@ def run(arguments: Sequence[str]) -> None:
         from accelerate import PartialState
 
         from ssl_adapt.embedding.embed import embed
-        from ssl_adapt.evaluation.score import create_settings
+        from ssl_adapt.evaluation.subject import create_subject
         from ssl_adapt.training.run_defaults import run_defaults
 
         processes = PartialState()  # joins those of torchrun or accelerate launch
         given = {"device": str(processes.device), **options.model_dump(exclude_none=True)}
-        settings = create_settings(given, run_defaults(options.model))
+        subject = create_subject(given, run_defaults(options.model))
         done = embed(
-            settings,
+            subject,
             Path(options.out).expanduser(),
             file_format=options.format,
             on_bad_image=options.on_bad_image,

@@ -50,7 +50,7 @@ def run(arguments: Sequence[str]) -> None:
     with show_progress() as begin:
         begin("importing torch", None)
         from ssl_adapt.embedding.retrieval import retrieve
-        from ssl_adapt.evaluation.score import create_device
+        from ssl_adapt.evaluation.subject import create_device
 
         results = retrieve(
             Path(options.features).expanduser(),

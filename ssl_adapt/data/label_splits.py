@@ -64,11 +64,28 @@ def split_labels(labels: Tensor, share: float) -> LabelSplit:
             f"data.labelled_share={share} is {count} of {len(labels)} images, and there are {classes} classes: "
             f"type at least {classes / max(1, len(labels)):.2g}"
         )
+    order, rank = _shuffle(labels)
+    taken = order[rank.argsort(stable=True)[:count]]
+    return LabelSplit(share, len(labels), taken.sort().values)
+
+
+def split_parts(labels: Tensor, parts: int) -> Tensor:
+    """The part of each image, int64 (N,) in 0..parts - 1, to hold one part out and to train on the others.
+
+    Parts differ by one image at most, and so does each class in them. They depend on the labels (N,) alone.
+    """
+    order, rank = _shuffle(labels)
+    part = torch.empty_like(order)
+    part[order[(labels[order] * len(labels) + rank).argsort()]] = torch.arange(len(labels)) % parts
+    return part
+
+
+def _shuffle(labels: Tensor) -> tuple[Tensor, Tensor]:
+    """The images in a fixed random order, and how many of its class come before each of them there."""
     order = torch.from_numpy(np.random.RandomState(LABEL_SPLIT_SEED).permutation(len(labels)).astype(np.int64))
     shuffled = labels[order]
-    rank = torch.empty_like(order)  # in its class
+    rank = torch.empty_like(order)
     for label in labels.unique():
         of_class = shuffled == label
         rank[of_class] = torch.arange(int(of_class.sum()))
-    taken = order[rank.argsort(stable=True)[:count]]
-    return LabelSplit(share, len(labels), taken.sort().values)
+    return order, rank

@@ -29,7 +29,7 @@ from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.features import iterate_features
 from ssl_adapt.evaluation.frozen_network import LOCAL, input_size_px, load_network
 from ssl_adapt.evaluation.progress_bar import Advance, Begin, show_nothing
-from ssl_adapt.evaluation.score import ScoreSettings
+from ssl_adapt.evaluation.subject import Subject
 from ssl_adapt.processes import any_process, gather_objects, process_count, process_index
 from ssl_adapt.runs.lock import LOCK, lock_folder
 
@@ -57,7 +57,7 @@ class Embedded(NamedTuple):
 
 
 def embed(
-    settings: ScoreSettings,
+    subject: Subject,
     folder: Path,
     *,
     file_format: FileFormat,
@@ -70,7 +70,7 @@ def embed(
     killed call stopped, to the byte. Images pass as in `extract_features`, in the same batches as for the kNN.
 
     Args:
-        settings: which network and images; the protocol of a kNN is not looked at, nor is `train_images`.
+        subject: which network and images; `train_images` is not looked at, nor is `labelled_share`.
         folder: new, empty, or begun by a call with the same network and images.
         file_format: of the files.
         on_bad_image: whether an image that can't be read ends the call, or has no row.
@@ -83,23 +83,23 @@ def embed(
         Collective: each process writes its share of the parts.
     """
     check_format(file_format)
-    network = load_network(settings.network, pretrained=settings.pretrained)
-    image_px = input_size_px(network, settings.image_px)
+    network = load_network(subject.network, pretrained=subject.pretrained)
+    image_px = input_size_px(network, subject.image_px)
     begin("looking for the images", None)
-    splits = _load_splits(settings, image_px, on_bad_image)
+    splits = _load_splits(subject, image_px, on_bad_image)
     ids = {split: image_ids(split, image_set) for split, image_set in splits.items()}
-    manifest = _describe(settings, network, image_px, file_format, splits, ids)
+    manifest = _describe(subject, network, image_px, file_format, splits, ids)
     with _claimed(folder, manifest):
         missing = [part for part in manifest.parts if not (folder / part.name).exists()]
         missing = gather_objects(missing)[0]  # all have looked before any writes
         own = missing[process_index() :: process_count()]
-        network.to(settings.device)
+        network.to(subject.device)
         start_sec = time.perf_counter()
         advance = begin("features", sum(part.stop - part.start for part in own))
         bad_images: dict[str, str] = {}
         for split, image_set in splits.items():
             in_split = [part for part in own if part.split == split]
-            for part, rows in _iterate_rows(network, image_set, ids[split], in_split, manifest, settings, advance):
+            for part, rows in _iterate_rows(network, image_set, ids[split], in_split, manifest, subject, advance):
                 write_rows(folder / part.name, rows)
             bad_images |= image_set.bad_images
         left_out = {name: reason for found in gather_objects(bad_images) for name, reason in found.items()}
@@ -128,12 +128,12 @@ def image_ids(split: Split, image_set: ImageSet) -> list[str]:
     return ids
 
 
-def _load_splits(settings: ScoreSettings, image_px: int, on_bad_image: OnBadImage) -> dict[Split, ImageSet]:
+def _load_splits(subject: Subject, image_px: int, on_bad_image: OnBadImage) -> dict[Split, ImageSet]:
     """The images of each split, to be decoded when they are needed."""
     try:
         train, test = load_image_splits(
-            settings.data,
-            root=settings.root,
+            subject.data,
+            root=subject.root,
             image_px=image_px,
             in_memory=False,
             on_bad_image="error" if on_bad_image == "error" else "replace",
@@ -150,7 +150,7 @@ def _own_keys(error: Exception) -> str:
 
 
 def _describe(
-    settings: ScoreSettings,
+    subject: Subject,
     network: nn.Module,
     image_px: int,
     file_format: FileFormat,
@@ -162,18 +162,18 @@ def _describe(
     for split, image_set in splits.items():
         labels = [None] * len(image_set) if image_set.labels is None else image_set.labels.tolist()
         images.update(json.dumps([split, image_set.classes, labels, ids[split]]).encode())
-    name = settings.network
+    name = subject.network
     return Manifest(
         network=f"{LOCAL}{Path(name.removeprefix(LOCAL)).absolute()}" if name.startswith(LOCAL) else name,
-        pretrained=settings.pretrained,
+        pretrained=subject.pretrained,
         weights=network_checksum(network),
-        data=settings.data,
-        root=settings.root,
+        data=subject.data,
+        root=subject.root,
         image_px=image_px,
         mean=mean,
         std=std,
-        batch_size=settings.batch_size,
-        part_rows=rows_of_a_part(settings.batch_size),
+        batch_size=subject.batch_size,
+        part_rows=rows_of_a_part(subject.batch_size),
         format=file_format,
         counts={split: len(image_set) for split, image_set in splits.items()},
         images=images.hexdigest(),
@@ -207,7 +207,7 @@ def _iterate_rows(
     ids: list[str],
     parts: list[Part],
     manifest: Manifest,
-    settings: ScoreSettings,
+    subject: Subject,
     advance: Advance,
 ) -> Iterator[tuple[Part, Rows]]:
     """The parts, which are of one split, each with the rows of those of its images that can be read."""
@@ -219,8 +219,8 @@ def _iterate_rows(
         mean=manifest.mean,
         std=manifest.std,
         batch_size=manifest.batch_size,
-        device=settings.device,
-        workers=settings.workers,
+        device=subject.device,
+        workers=subject.workers,
         order=order,
     )
     for part in parts:

@@ -19,7 +19,7 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
     # a model's path or a class may hold brackets or colons, which are no markup
     console = console or Console(highlight=False, markup=False, emoji=False)
     settings, result = scores.settings, scores.model.result
-    own_name = settings.model if settings.pretrained else f"{settings.model}, random weights"
+    own_name = settings.subject.model if settings.subject.pretrained else f"{settings.subject.model}, random weights"
     rows = {
         own_name: scores.model,
         "the same network, random weights": scores.random_weights,
@@ -35,7 +35,7 @@ def print_scores(scores: Scores, console: Console | None = None) -> None:
         console.print("raw pixels: not scored, they take too much memory", soft_wrap=True)
     counts = f"bank {result.bank_count:,}, queries {result.query_count:,}"
     counts += "" if settings.probes is None else f", IVF search with {settings.probes} probes"
-    console.print(f"\n{result.protocol}; {counts}; {settings.data} at {scores.image_px} px\n", soft_wrap=True)
+    console.print(f"\n{result.protocol}; {counts}; {settings.subject.data} at {scores.image_px} px\n", soft_wrap=True)
     console.print(_class_table(scores))
 
 
@@ -46,10 +46,10 @@ def scores_to_json(scores: Scores) -> str:
     """
     settings, result = scores.settings, scores.model.result
     values = {
-        "model": settings.model,
-        "pretrained": settings.pretrained,
-        "data": settings.data,
-        "root": settings.root,
+        "model": settings.subject.model,
+        "pretrained": settings.subject.pretrained,
+        "data": settings.subject.data,
+        "root": settings.subject.root,
         "image_px": scores.image_px,
         "protocol": asdict(result.protocol),
         "bank": result.bank_count,

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from ssl_adapt.evaluation.frozen_network import find_run_recipe
-from ssl_adapt.evaluation.score import RunDefaults
+from ssl_adapt.evaluation.subject import RunDefaults
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.training.measurements import create_protocol
 

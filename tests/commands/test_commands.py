@@ -39,6 +39,10 @@ WRONG = {  # command: a wrong key and a wrong value, each with what is said
         (["model=x", "data=digit"], "data: got 'digit', expected digits | fashion_mnist | cifar10"),
         (["k=0", "baselines=no"], "model is missing: add model=VALUE (text): a run folder, "),
     ],
+    "linear": [
+        (["model=x", "penalty=3"], "unknown key 'penalty'; --help lists the keys"),
+        (["model=x", "labelled_share=0"], "labelled_share: got 0, expected number above 0, at most 1 or null"),
+    ],
     "nat": [
         (["recipe=debug", "genotype=a.json", "epoch=1"], "unknown key 'epoch'; did you mean 'epochs'?"),
         (["recipe=debug", "genotype=a.json", "baseline=none"], "baseline: got 'none', expected released | moving_"),
@@ -125,7 +129,7 @@ def test_without_a_command_they_are_listed_and_without_arguments_a_command_says_
     given = answers(calls)
     assert given[:3] == [(0, HELP, "")] * 3
     assert all(f"\n  {name} " in HELP for name in COMMANDS)
-    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 12
+    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 13
     for call, (code, out, err) in zip(calls[3:], given[3:], strict=True):
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: ssl-adapt {call[0]} "), "the commands but two need to be told something"

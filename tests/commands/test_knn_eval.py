@@ -23,8 +23,9 @@ from ssl_adapt.evaluation.frozen_network import load_network
 from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
 from ssl_adapt.evaluation.progress_bar import show_progress
 from ssl_adapt.evaluation.protocol import KnnProtocol
-from ssl_adapt.evaluation.score import RunDefaults, Score, Scores, create_settings, score_model
+from ssl_adapt.evaluation.score import Score, Scores, create_settings, score_model
 from ssl_adapt.evaluation.score_report import print_scores, scores_to_json
+from ssl_adapt.evaluation.subject import RunDefaults
 from ssl_adapt.recipe import load_recipe, save_recipe
 from ssl_adapt.recipe.keys import schema_keys
 from ssl_adapt.recipe.read import read_options
@@ -211,7 +212,8 @@ def test_what_is_not_given_comes_from_the_run_or_the_preset(
 ) -> None:
     options = read_options(KnnOptions, ["model=resnet20", *arguments])
     settings = create_settings(options.model_dump(exclude_none=True), run)
-    assert {name: getattr(settings, name) for name in expected} == expected
+    found = {**vars(settings.subject), **vars(settings)}
+    assert {name: found[name] for name in expected} == expected
 
 
 def test_random_weights_leave_torch_s_random_state_alone() -> None:

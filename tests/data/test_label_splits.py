@@ -83,7 +83,7 @@ def test_a_run_on_few_labels_sees_them_alone_and_names_them(tmp_path: Path) -> N
     assert result["labels"] == split.to_dict()
     assert load_checkpoint(tmp_path / "a").step == 130 // 32
     settings = create_settings({"model": str(tmp_path / "a")}, run_defaults(str(tmp_path / "a")))
-    assert settings.labelled_share == 0.1
+    assert settings.subject.labelled_share == 0.1
     part = load_image_splits("digits", image_px=8, labelled_share=0.1).train
     assert torch.equal(part.pixels, train.pixels[split.indices])
 

@@ -37,6 +37,7 @@ from reproduction.table_options import read_request
 from ssl_adapt.commands.embed_command import EmbedOptions
 from ssl_adapt.commands.inspect_command import InspectOptions
 from ssl_adapt.commands.knn_command import KnnOptions
+from ssl_adapt.commands.linear_command import LinearOptions
 from ssl_adapt.commands.recipes_command import read_recipes_arguments
 from ssl_adapt.commands.report_command import ReportOptions
 from ssl_adapt.commands.retrieve_command import RetrieveOptions
