@@ -8,7 +8,10 @@ from reproduction.table_options import Names, Seeds
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import Count, Expected, Part, Positive, Text
 
-ARMS = ("original", "removal", "progressive", "theta", "random", "largest", "uniform", "scratch_tail", "scratch_whole")
+ARMS = (
+    "original", "removal", "taylor", "progressive", "theta", "random", "largest", "uniform", "scratch_tail",
+    "scratch_whole",
+)  # fmt: skip
 
 
 def _shares(value: object) -> object:

@@ -13,6 +13,7 @@ from scipy import stats
 TITLES = {
     "original": "not cut",
     "removal": "removal, one-shot",
+    "taylor": "squared Taylor",
     "progressive": "removal, progressive",
     "theta": "theta",
     "random": "random",
@@ -24,6 +25,7 @@ TITLES = {
 STYLES = {  # colour and marker
     "original": ("#222222", "*"),
     "removal": ("#c8321f", "o"),
+    "taylor": ("#c2468a", "<"),
     "progressive": ("#e08a1e", "s"),
     "theta": ("#7a5ba8", "v"),
     "random": ("#4f73a6", "x"),
@@ -130,6 +132,7 @@ def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:
     for (pair, difference), p_holm in zip(found, corrected, strict=True):
         lines.append(_line(pair, difference, _p_text(p_holm)))
     others = [("removal", "largest"), ("removal", "uniform"), ("progressive", "removal"), ("theta", "random")]
+    others += [("taylor", "random"), ("taylor", "removal")]
     others += [(arm, scratch) for arm in ("removal", "progressive") for scratch in ("scratch_tail", "scratch_whole")]
     for ours, theirs in others:
         for budget in budgets:

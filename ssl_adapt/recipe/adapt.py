@@ -29,10 +29,11 @@ class AdaptSection(Section):
         description="full: each edge has its own theta; cell: edges at the same place of cells of one type share theirs"
     )
     epochs: Length = Field(description="length of the architecture stage; 0.5 is half an epoch; assumed")
-    score: Literal["theta", "removal", "random", "uniform"] = Field(
+    score: Literal["theta", "removal", "taylor", "random", "uniform"] = Field(
         default="theta",
-        description="what chooses: theta, as the paper has it; removal: the loss measured with each change made; and "
-        "two controls, random and uniform (spread evenly over the depth), which need a budget",
+        description="what chooses: theta, as the paper has it; removal: the loss measured with each change made; "
+        "taylor: the sum of (weight x gradient)^2 over the weights that go; and two controls, random and uniform "
+        "(spread evenly over the depth); the last three need a budget",
     )
     budget_macs: Part | None = Field(
         default=None, description="share of the plain network's multiply-adds that the fixed network may have"
@@ -47,7 +48,9 @@ class AdaptSection(Section):
         default=1,
         description="in how many rounds a budget is reached, evenly over the stage and annealing, each measured anew",
     )
-    score_batches: Count = Field(default=16, description="batches on which a change is measured, with score=removal")
+    score_batches: Count = Field(
+        default=16, description="batches on which a change is measured, with score=removal or taylor"
+    )
     granularity: Literal["operation", "block", "branch"] | None = Field(
         default=None,
         description="what an edge is: operation, block, or branch: a residual branch, which may become zero; "
@@ -122,12 +125,12 @@ class AdaptSection(Section):
         budgets = [name for name in ("macs", "parameters", "latency") if getattr(self, f"budget_{name}") is not None]
         if len(budgets) > 1:
             raise UserError(f"adapt.budget_{budgets[0]} and adapt.budget_{budgets[1]}: give one budget")
-        if self.score in ("random", "uniform") and not budgets:
+        if self.score in ("taylor", "random", "uniform") and not budgets:
             raise UserError(f"adapt.score={self.score} needs a budget: add adapt.budget_macs=0.7, or another share")
         if self.rounds > 1 and (self.score == "theta" or not budgets):
             raise UserError(
-                f"adapt.rounds={self.rounds} is how a budget is reached by adapt.score=removal, random or uniform: "
-                "set adapt.rounds=1, or add a budget such as adapt.budget_macs=0.7 and one of these"
+                f"adapt.rounds={self.rounds} is how a budget is reached by adapt.score=removal, taylor, random or "
+                "uniform: set adapt.rounds=1, or add a budget such as adapt.budget_macs=0.7 and one of these"
             )
         if self.score == "removal" and not budgets and self.score_batches == 1:
             raise UserError(
@@ -136,6 +139,11 @@ class AdaptSection(Section):
             )
         if self.choices is not None and (self.score != "theta" or budgets):
             raise UserError("adapt.choices leave nothing to choose: take out adapt.score and adapt.budget_*")
+        if self.score == "taylor" and self.none_start:
+            raise UserError(
+                f"adapt.none_start={self.none_start:g} adds skips, which have no weights, and adapt.score=taylor is "
+                "made of the weights that go: set adapt.score=removal or adapt.none_start=0"
+            )
         if self.score != "theta" and self.none_start not in (0, 1):
             raise UserError(f"adapt.none_start={self.none_start:g}: with adapt.score={self.score} it is 0 or 1")
         return self

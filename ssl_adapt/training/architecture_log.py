@@ -19,6 +19,10 @@ from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
 
 MOST_ROWS = 12  # of a table of scores, beside the changes that are made
+COLUMNS = {  # what a score says, and how it was measured
+    "removal": ("loss with it, less without", "forward passes"),
+    "taylor": ("sum of (weight x gradient)²", "passes forward and back"),
+}
 RECALIBRATED = (
     "BatchNorm recalibrated: the fixed network's {name} top-1 with BatchNorm's running means and variances measured "
     "anew on training images, for this row alone. A fix changes what BatchNorm sees, and the statistics of the run "
@@ -82,12 +86,13 @@ def log_choice(
         passes=choice.passes, seconds=choice.seconds,
     )  # fmt: skip
     of_rounds = f", round {index + 1} of {rounds}" if rounds > 1 else ""
-    cost = f", {choice.passes:,} forward passes in {choice.seconds:.1f} s" if choice.passes else ""
+    what, passes = COLUMNS.get(learner.adapt.score, ("", ""))
+    cost = f", {choice.passes:,} {passes} in {choice.seconds:.1f} s" if choice.passes else ""
     log.say("")
     changes = f"{len(choice.changes)} change{'' if len(choice.changes) == 1 else 's'}"
     title = f"Chosen after step {step:,} by {learner.adapt.score}{of_rounds}{cost}: {changes}"
     if choice.scores:
-        log.show_table(title, ["change", "loss with it, less without", ""], _score_rows(choice))
+        log.show_table(title, ["change", what, ""], _score_rows(choice, learner.adapt.score))
     elif choice.changes:
         log.show_table(title, ["change"], [[str(change)] for change in choice.changes])
     else:
@@ -125,13 +130,14 @@ def _recorded(score: Score) -> tuple[float | None, float | None, int]:
     return value, error, score.batches
 
 
-def _score_rows(choice: Choice) -> list[list[str]]:
+def _score_rows(choice: Choice, rule: str) -> list[list[str]]:
     """The changes that are made, then those that come nearest to them."""
     lowest = sorted(choice.scores, key=lambda score: score.value)
     made = [score for score in lowest if score.change in choice.changes]
     left = [score for score in lowest if score.change not in choice.changes][:MOST_ROWS]
+    form = "+.4f" if rule == "removal" else ".2e"
     return [
-        [str(score.change), f"{score.value:+.4f} ± {score.error:.4f}", "made" if score in made else ""]
+        [str(score.change), f"{score.value:{form}} ± {score.error:{form.lstrip('+')}}", "made" if score in made else ""]
         for score in (*made, *left)
     ]
 

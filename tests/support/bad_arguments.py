@@ -12,6 +12,7 @@ ARGUMENTS = [
 # of the same, about scores, budgets and edges
 SHRINK = [
     "adapt.budget_macs=1.5", "adapt.budget_macs=0.7 adapt.budget_latency=0.7", "adapt.score=random",
+    "adapt.score=taylor", "adapt.score=taylor adapt.budget_macs=0.7 adapt.none_start=1",
     "adapt.score=removal adapt.rounds=3", "adapt.budget_macs=0.7 adapt.rounds=3",
     "adapt.score=removal adapt.score_batches=1", "adapt.score=removal adapt.shape_change=project",
     'adapt.score=removal adapt.choices={"layer1.0.conv1":"identity"}',

@@ -121,14 +121,14 @@ def measure(name: str) -> dict[str, Any]:
 
 
 CHOOSING = [
-    "data.image_px=8", "model.args={width: 4, layers: [3, 3]}", "adapt.granularity=branch", "adapt.score=removal",
+    "data.image_px=8", "model.args={width: 4, layers: [3, 3]}", "adapt.granularity=branch",
     "adapt.score_batches=3", "adapt.budget_macs=0.5", "adapt.rounds=2",
 ]  # fmt: skip
 
 
-def chosen() -> dict[str, Any]:
+def chosen(score: str) -> dict[str, Any]:
     """What two rounds measure and choose, and the weights after them; the views of an image are always the same."""
-    learner, data = create(CHOOSING), read(CHOOSING).data
+    learner, data = create([*CHOOSING, score]), read([*CHOOSING, score]).data
     learner.objective.make_views = lambda images: [images / 255, images.flip(3) / 255 + 0.1]
     train_set = load_image_splits("digits", image_px=8).train
     stages, scores, changes = Stages(20, 4, 4, 8, rounds=2), [], []
@@ -191,5 +191,6 @@ def main(folder: Path) -> None:
     found = {name: measure(name) for name in CASES}
     torch.save(mean_statistics(), folder / f"statistics{process_index()}.pt")
     torch.save(found, folder / f"process{process_index()}.pt")
-    torch.save(chosen(), folder / f"chosen{process_index()}.pt")
+    for score in ("removal", "taylor"):
+        torch.save(chosen(f"adapt.score={score}"), folder / f"chosen_{score}{process_index()}.pt")
     agree(folder)
