@@ -56,7 +56,8 @@ def taylor_scores(
             whole.zero_grad()
             torch.manual_seed(first_seed + number)
             backward(batch)
-            average([w.grad for w in {w for going in weights for w in going} if w.grad is not None])
+            once = dict.fromkeys(weight for going in weights for weight in going)  # in the same order everywhere
+            average([weight.grad for weight in once if weight.grad is not None])
             values.append([_sum_of_squares(going) for going in weights])
         whole.zero_grad()
     of_changes = zip(*values, strict=True)

@@ -40,8 +40,6 @@ KEYS = {"macs": "adapt.budget_macs", "parameters": "adapt.budget_parameters", "s
 ANNEAL = ["train.epochs=5", "adapt.epochs=2", "adapt.mode=anneal", "adapt.anneal_epochs=2"]
 ROUNDS = [*ANNEAL, "adapt.score=removal", "adapt.budget_macs=0.4", "adapt.rounds=3"]
 
-BOTTLENECK = ["model.name=resnet20_bottleneck", "model.args={width: 4, layers: [1, 2]}", "adapt.granularity=null"]
-
 
 def arguments(objective: str, *more: str) -> list[str]:
     """Those of the base, of which later ones take the place of earlier ones."""
@@ -74,7 +72,6 @@ def create(objective: str, *more: str) -> Learner:
         ("simclr", "removal", "macs", 0.6, "hard"),
         ("byol", "removal", "parameters", 0.7, "anneal"),
         ("supervised", "removal", "macs", 0.5, "anneal"),
-        ("simclr", "taylor", "parameters", 0.7, "hard"),
         ("byol", "taylor", "macs", 0.6, "anneal"),
         ("simclr", "random", "parameters", 0.7, "anneal"),
         ("byol", "random", "macs", 0.6, "hard"),
@@ -225,30 +222,6 @@ def test_theta_within_a_budget_resumes_to_the_bit_while_it_anneals(tmp_path):
     assert events(tmp_path / "parts", "fix")[0]["changed"]
 
 
-@pytest.mark.exactness
-def test_rounds_by_taylor_resume_to_the_bit_and_say_what_they_cost(tmp_path, capsys):
-    """From between two rounds; with two parts a batch, whose gradients add up."""
-    more = [*ROUNDS, "adapt.score=taylor", "train.accumulate=2"]
-    run(tmp_path / "whole", "simclr", *more)
-    assert "Chosen after step 6 by taylor, round 2 of 3, 2 passes forward and back in" in capsys.readouterr().out
-    assert run(tmp_path / "parts", "simclr", *more, "run.stop_after_epochs=2") is None
-    run(tmp_path / "parts", "simclr", *more, "run.resume=auto")
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
-    choices = events(tmp_path / "parts", "choice")
-    assert [choice["choices"] for choice in choices] == [c["choices"] for c in events(tmp_path / "whole", "choice")]
-    assert [choice["passes"] for choice in choices] == [2, 2, 2]
-    assert all(value > 0 for choice in choices for value, _, _ in choice["scores"].values())
-
-
-def test_taylor_leaves_edges_without_weights_as_they_are():
-    learner = create("simclr", *BOTTLENECK, "adapt.score=taylor", "adapt.budget_macs=0.5")
-    kinds = {spec.name: spec.kind for spec in learner.network.backbone.edge_specs()}
-    assert "none" in kinds.values()
-    choice = choose(learner, "simclr")
-    assert choice.changes
-    assert {kinds[name] for score in choice.scores for name in score.change.edges} == {"operation"}
-
-
 def test_a_round_that_needs_no_change_measures_none(tmp_path, capsys):
     """One block is more than all rounds but the last ask for together."""
     run(tmp_path / "a", "simclr", *ROUNDS, "adapt.budget_macs=0.79")
@@ -262,6 +235,8 @@ def test_a_round_that_needs_no_change_measures_none(tmp_path, capsys):
 
 
 # --- without a budget -------------------------------------------------------------------------------------
+
+BOTTLENECK = ["model.name=resnet20_bottleneck", "model.args={width: 4, layers: [1, 2]}", "adapt.granularity=null"]
 
 
 def test_without_a_budget_only_what_clearly_lowers_the_loss_changes(tmp_path):
