@@ -25,7 +25,7 @@ from ssl_adapt.training.setting import score_batches
 
 KEYS = {"macs": "budget_macs", "parameters": "budget_parameters", "seconds": "budget_latency"}
 WORDS = {"macs": "multiply-adds", "parameters": "parameters", "seconds": "time"}
-MEASURED = ("removal", "taylor")  # scores of batches
+MEASURED = ("removal", "taylor", "gradmax")  # scores of batches
 MOST_IMAGES = 8  # of a batch, with which it is seen that a network still tells images apart
 
 
@@ -100,7 +100,7 @@ def check_budget(learner: Learner, data: DataSection) -> None:
     Distributed: collective; the main process decides for all.
     """
     adapt = learner.adapt
-    if adapt is None or adapt.budget is None:
+    if adapt is None or adapt.budget is None or adapt.start_share is not None:  # growing has met its start already
         return
     unit, share = adapt.budget
     network, specs = unmixed(learner.network.backbone), edge_specs(learner.network.backbone)
@@ -217,6 +217,7 @@ def _within_budget(
     if adapt.score == "uniform":
         one_each = {change.edges: change for change in reversed(useful)}  # the first of several at an edge
         return choose_uniform(network, [*reversed(one_each.values())], specs, fits, few)
+    assert adapt.score != "gradmax"  # for networks that grow
     order = ranked(adapt.score, useful, values=values, saved=saved, seed=seed)
     return choose_within(network, order, specs, fits, few)
 

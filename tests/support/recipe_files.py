@@ -11,6 +11,7 @@ SHIPPED = (
     "debug",
     "quickstart",
     "byol_resnet20",
+    "grow_resnet20",
     "quickstart_cifar10",
     "shrink_resnet20",
     "shrink_vit",
