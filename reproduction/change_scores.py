@@ -10,7 +10,7 @@ from reproduction.weight_training import Views
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import edge_specs
 from ssl_adapt.adaptation.removal import Change, make_change
-from ssl_adapt.adaptation.statistics import statistics_at_rest
+from ssl_adapt.adaptation.taylor import taylor_scores
 from ssl_adapt.objectives import Objective
 
 
@@ -45,19 +45,22 @@ def theta_scores(objective: Objective, changes: Sequence[Change], batches: Seque
 def weight_scores(objective: Objective, changes: Sequence[Change], batches: Sequence[Views]) -> dict[str, list[float]]:
     """Scores from the weights w of what goes and their gradients g, each of one batch.
 
-    "signed Taylor": the mean of -sum(w g), the loss's first-order change if all w become 0. "squared Taylor": the mean
-    of sum((w g)^2), eq. 8 of Molchanov et al. 2019. "magnitude": the L2 norm of w.
+    "signed Taylor": the mean of -sum(w g), the loss's first-order change if all w become 0. "squared Taylor": that of
+    `taylor_scores`. "magnitude": the L2 norm of w.
     """
     network = objective.network
     weights = [[w for n in change.edges for w in network.backbone.get_submodule(n).parameters()] for change in changes]
-    signed, squared = torch.zeros(len(changes)), torch.zeros(len(changes))
-    with statistics_at_rest(network):
-        for views in batches:
-            network.zero_grad()
-            loss_of(objective, views).backward()
-            products = [torch.cat([(w * w.grad).detach().flatten() for w in ws]) for ws in weights]
-            signed -= torch.stack([product.sum() for product in products]) / len(batches)
-            squared += torch.stack([product.square().sum() for product in products]) / len(batches)
-    network.zero_grad()
+    signed = torch.zeros(len(changes))
+
+    def backward(views: Views) -> None:
+        loss_of(objective, views).backward()
+        signed.sub_(torch.stack([sum_of_products(ws) for ws in weights]) / len(batches))
+
+    squared = taylor_scores(network.backbone, changes, backward, batches, network=network)
     norms = [float(nn.utils.parameters_to_vector(ws).detach().norm()) for ws in weights]
-    return {"squared Taylor": squared.tolist(), "signed Taylor": signed.tolist(), "magnitude": norms}
+    return {"squared Taylor": [s.value for s in squared], "signed Taylor": signed.tolist(), "magnitude": norms}
+
+
+def sum_of_products(weights: Sequence[nn.Parameter]) -> Tensor:
+    """Sum(w g) over the weights."""
+    return torch.stack([(w * w.grad).detach().sum() for w in weights if w.grad is not None]).sum()

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from reproduction.change_scores import weight_scores
+from reproduction.change_scores import loss_of
 from reproduction.distillation import Distilled
 from reproduction.shrink_networks import REMOVED, START, create_recipe, declare_branches
 from reproduction.shrink_options import ShrinkOptions
@@ -21,6 +21,7 @@ from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.removal import Change, make_change, possible_changes, ranked, removal_scores
+from ssl_adapt.adaptation.taylor import taylor_scores
 from ssl_adapt.objectives import Objective
 from ssl_adapt.training.measurements import create_monitor
 from ssl_adapt.training.objective import create_objective
@@ -163,12 +164,7 @@ class Study:
             elif rule == "theta":
                 order = ranked("theta", changes, values=values)
             else:
-                if rule == "taylor":
-                    views = list(self._views(objective, SCORE_BATCHES, 200))
-                    found = weight_scores(objective, changes, views)["squared Taylor"]
-                    values = dict(zip(changes, found, strict=True))
-                else:
-                    values = self._scores(objective, changes, SCORE_BATCHES)
+                values = self._scores(objective, changes, SCORE_BATCHES, rule)
                 order = ranked("removal", changes, values=values, saved=self._saved(backbone, changes))
             chosen = choose_within(backbone, order, specs, self._fit(budget), self.images)
         for change in chosen:
@@ -204,7 +200,7 @@ class Study:
 
         def train_theta(_: int, views: Views) -> None:
             with adaptation.architecture_pass(network):
-                objective.loss(objective.forward(network, views)).backward()
+                loss_of(objective, views).backward()
             optimizer.step()
             optimizer.zero_grad()
 
@@ -220,14 +216,21 @@ class Study:
         self.cut(objective, "theta", budget, values=values)
         self.train(objective, epochs=tail - 1, lr=lr, first_epoch=101)
 
-    def _scores(self, objective: Objective, changes: Sequence[Change], batches: int) -> dict[Change, float]:
+    def _scores(
+        self, objective: Objective, changes: Sequence[Change], batches: int, rule: str = "removal"
+    ) -> dict[Change, float]:
         network = objective.network
         network.train()
         views = list(self._views(objective, batches, 200))
-        scores = removal_scores(
-            network.backbone, changes, lambda v: objective.loss(objective.forward(network, v)), views,
-            specs=edge_specs(network.backbone), network=network,
-        )  # fmt: skip
+        if rule == "taylor":
+            scores = taylor_scores(
+                network.backbone, changes, lambda v: loss_of(objective, v).backward(), views, network=network
+            )
+        else:
+            scores = removal_scores(
+                network.backbone, changes, lambda v: loss_of(objective, v), views,
+                specs=edge_specs(network.backbone), network=network,
+            )  # fmt: skip
         return {score.change: score.value for score in scores}
 
     def _changes(self, backbone: nn.Module) -> list[Change]:

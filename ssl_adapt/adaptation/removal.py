@@ -17,7 +17,7 @@ from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import average
 
-Rule = Literal["removal", "theta", "random", "uniform"]
+Rule = Literal["removal", "taylor", "theta", "random", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,8 @@ class Score:
 
     Attributes:
         change: the change.
-        value: mean over batches of the loss with it, less the loss without it on the same batch; below 0 it helps.
+        value: mean over batches: by removal of the loss with it, less the loss without it on the same batch, so that
+            below 0 it helps; by `taylor_scores` of sum((w g)^2).
         error: standard error of `value`; NaN for a single batch.
         batches: how many were measured.
     """
@@ -146,7 +147,7 @@ def removal_scores(
         raise UserError("batches is empty: a change is measured on one batch at least")
     by_name = {spec.name: spec for spec in specs}
     differences: list[list[float]] = [[] for _ in changes]
-    with statistics_at_rest(network or model), torch.random.fork_rng(devices=_devices(model)):
+    with statistics_at_rest(network or model), torch.random.fork_rng(devices=cuda_devices(model)):
         first_seed = torch.random.initial_seed() % 2**63
         for number, batch in enumerate(batches):
             measured = [_value(loss, batch, first_seed + number)]
@@ -157,7 +158,10 @@ def removal_scores(
             average([losses])
             for values, difference in zip(differences, (losses[1:] - losses[0]).tolist(), strict=True):
                 values.append(difference)
-    return [Score(change, *_mean(values), len(values)) for change, values in zip(changes, differences, strict=True)]
+    return [
+        Score(change, *mean_with_error(values), len(values))
+        for change, values in zip(changes, differences, strict=True)
+    ]
 
 
 def ranked(
@@ -171,10 +175,10 @@ def ranked(
     """The changes in the order in which a rule would make them; one whose value is not a number comes last.
 
     Args:
-        rule: "removal" and "theta" take the lowest values first, each value above 0 over what the change saves;
-            "random" draws the order. For "uniform" see `choose_uniform`: there is no order for all budgets.
+        rule: "removal", "taylor" and "theta" take the lowest values first, each value above 0 over what the change
+            saves; "random" draws the order. For "uniform" see `choose_uniform`: there is no order for all budgets.
         changes: in forward order.
-        values: of "removal" and "theta".
+        values: of "removal", "taylor" and "theta".
         saved: what a change saves, in any unit; None counts changes.
         seed: of "random".
     """
@@ -193,18 +197,19 @@ def ranked(
     return sorted(changes, key=worth)
 
 
-def _value(loss: Callable[[Sequence[Tensor]], Tensor], batch: Sequence[Tensor], seed: int) -> Tensor:
-    torch.manual_seed(seed)
-    return loss(batch).detach().float()
-
-
-def _mean(values: Sequence[float]) -> tuple[float, float]:
-    """Mean and its standard error."""
+def mean_with_error(values: Sequence[float]) -> tuple[float, float]:
+    """The mean and its standard error; NaN for a single value."""
     mean = sum(values) / len(values)
     if len(values) < 2:
         return mean, math.nan
     return mean, math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1) / len(values))
 
 
-def _devices(model: nn.Module) -> list[torch.device]:
+def cuda_devices(model: nn.Module) -> list[torch.device]:
+    """The GPUs that have weights of it, whose random state `torch.random.fork_rng` is to keep."""
     return sorted({p.device for p in model.parameters() if p.is_cuda}, key=str)
+
+
+def _value(loss: Callable[[Sequence[Tensor]], Tensor], batch: Sequence[Tensor], seed: int) -> Tensor:
+    torch.manual_seed(seed)
+    return loss(batch).detach().float()

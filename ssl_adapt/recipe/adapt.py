@@ -29,10 +29,12 @@ class AdaptSection(Section):
         description="full: each edge has its own theta; cell: edges at the same place of cells of one type share theirs"
     )
     epochs: Length = Field(description="length of the architecture stage; 0.5 is half an epoch; assumed")
-    score: Literal["theta", "removal", "random", "uniform"] = Field(
+    score: Literal["theta", "removal", "taylor", "gradmax", "random", "uniform"] = Field(
         default="theta",
-        description="what chooses: theta, as the paper has it; removal: the loss measured with each change made; and "
-        "two controls, random and uniform (spread evenly over the depth), which need a budget",
+        description="what chooses: theta, as the paper has it; removal: the loss measured with each change made; "
+        "taylor: the sum of (weight x gradient)^2 over the weights that go; gradmax: the "
+        "gradient of branches that are not there yet, with adapt.start_share; and two controls, random and uniform "
+        "(spread evenly over the depth); taylor and the controls need a budget, or adapt.start_share",
     )
     budget_macs: Part | None = Field(
         default=None, description="share of the plain network's multiply-adds that the fixed network may have"
@@ -43,11 +45,18 @@ class AdaptSection(Section):
     budget_latency: Part | None = Field(
         default=None, description="share of the plain network's seconds for a batch, measured on the run's device"
     )
+    start_share: Part | None = Field(
+        default=None,
+        description="share of the plain network's cost, in the budget's unit or in multiply-adds, with which the run "
+        "starts; from there branches open up to the budget, or the whole network; null: it starts whole",
+    )
     rounds: Count = Field(
         default=1,
         description="in how many rounds a budget is reached, evenly over the stage and annealing, each measured anew",
     )
-    score_batches: Count = Field(default=16, description="batches on which a change is measured, with score=removal")
+    score_batches: Count = Field(
+        default=16, description="batches on which a change is measured, with score=removal or taylor"
+    )
     granularity: Literal["operation", "block", "branch"] | None = Field(
         default=None,
         description="what an edge is: operation, block, or branch: a residual branch, which may become zero; "
@@ -115,19 +124,21 @@ class AdaptSection(Section):
             return "macs", self.budget_macs
         if self.budget_parameters is not None:
             return "parameters", self.budget_parameters
-        return None if self.budget_latency is None else ("seconds", self.budget_latency)
+        if self.budget_latency is not None:
+            return "seconds", self.budget_latency
+        return None if self.start_share is None else ("macs", 1.0)  # it grows until it is whole
 
     @model_validator(mode="after")
     def _score_fits(self) -> AdaptSection:
         budgets = [name for name in ("macs", "parameters", "latency") if getattr(self, f"budget_{name}") is not None]
         if len(budgets) > 1:
             raise UserError(f"adapt.budget_{budgets[0]} and adapt.budget_{budgets[1]}: give one budget")
-        if self.score in ("random", "uniform") and not budgets:
+        if self.score in ("taylor", "random", "uniform") and self.budget is None:
             raise UserError(f"adapt.score={self.score} needs a budget: add adapt.budget_macs=0.7, or another share")
-        if self.rounds > 1 and (self.score == "theta" or not budgets):
+        if self.rounds > 1 and (self.score == "theta" or self.budget is None):
             raise UserError(
-                f"adapt.rounds={self.rounds} is how a budget is reached by adapt.score=removal, random or uniform: "
-                "set adapt.rounds=1, or add a budget such as adapt.budget_macs=0.7 and one of these"
+                f"adapt.rounds={self.rounds} is how a budget is reached by adapt.score=removal, taylor, random or "
+                "uniform: set adapt.rounds=1, or add a budget such as adapt.budget_macs=0.7 and one of these"
             )
         if self.score == "removal" and not budgets and self.score_batches == 1:
             raise UserError(
@@ -136,8 +147,36 @@ class AdaptSection(Section):
             )
         if self.choices is not None and (self.score != "theta" or budgets):
             raise UserError("adapt.choices leave nothing to choose: take out adapt.score and adapt.budget_*")
+        if self.score == "taylor" and self.none_start:
+            raise UserError(
+                f"adapt.none_start={self.none_start:g} adds skips, which have no weights, and adapt.score=taylor is "
+                "made of the weights that go: set adapt.score=removal or adapt.none_start=0"
+            )
         if self.score != "theta" and self.none_start not in (0, 1):
             raise UserError(f"adapt.none_start={self.none_start:g}: with adapt.score={self.score} it is 0 or 1")
+        return self
+
+    @model_validator(mode="after")
+    def _growth_fits(self) -> AdaptSection:
+        if self.start_share is None:
+            if self.score == "gradmax":
+                raise UserError(
+                    "adapt.score=gradmax opens branches of a network that starts small: add adapt.start_share=0.3, or "
+                    "another share"
+                )
+            return self
+        told = f"adapt.start_share={self.start_share:g}"
+        if self.score not in ("gradmax", "random", "uniform"):
+            raise UserError(
+                f"{told} and adapt.score={self.score}: a network grows by gradmax, random or uniform; set one of them"
+            )
+        if self.budget is not None and self.start_share >= self.budget[1]:
+            raise UserError(f"{told} is not below the budget, {self.budget[1]:g}, to which the network grows: lower it")
+        if self.mode != "hard" or self.sharing != "full" or self.none_start:
+            raise UserError(
+                f"{told}: branches open one by one, zero at first, so that nothing is annealed and no edges share: set "
+                "adapt.mode=hard, adapt.anneal_epochs=0, adapt.sharing=full and adapt.none_start=0"
+            )
         return self
 
     @model_validator(mode="after")

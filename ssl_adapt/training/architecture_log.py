@@ -13,12 +13,18 @@ from ssl_adapt.recipe import AdaptSection
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.choice import Choice
+from ssl_adapt.training.growth import open_branches
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.measurements import measure_network
 from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
 
 MOST_ROWS = 12  # of a table of scores, beside the changes that are made
+COLUMNS = {  # what a score says, and how it was measured
+    "removal": ("loss with it, less without", "forward passes"),
+    "taylor": ("sum of (weight x gradient)²", "passes forward and back"),
+    "gradmax": ("squared gradient of its last layer", "passes forward and back"),
+}
 RECALIBRATED = (
     "BatchNorm recalibrated: the fixed network's {name} top-1 with BatchNorm's running means and variances measured "
     "anew on training images, for this row alone. A fix changes what BatchNorm sees, and the statistics of the run "
@@ -82,17 +88,20 @@ def log_choice(
         passes=choice.passes, seconds=choice.seconds,
     )  # fmt: skip
     of_rounds = f", round {index + 1} of {rounds}" if rounds > 1 else ""
-    cost = f", {choice.passes:,} forward passes in {choice.seconds:.1f} s" if choice.passes else ""
+    what, passes = COLUMNS.get(learner.adapt.score, ("", ""))
+    cost = f", {choice.passes:,} {passes} in {choice.seconds:.1f} s" if choice.passes else ""
     log.say("")
     changes = f"{len(choice.changes)} change{'' if len(choice.changes) == 1 else 's'}"
     title = f"Chosen after step {step:,} by {learner.adapt.score}{of_rounds}{cost}: {changes}"
     if choice.scores:
-        log.show_table(title, ["change", "loss with it, less without", ""], _score_rows(choice))
+        log.show_table(title, ["change", what, ""], _score_rows(choice, learner.adapt.score))
     elif choice.changes:
         log.show_table(title, ["change"], [[str(change)] for change in choice.changes])
     else:
         log.say(f"{title}\n", style="bold")
-    if choices or learner.adaptation:
+    if learner.adapt.start_share is not None:
+        open_branches(learner, [*choices])
+    elif choices or learner.adaptation:
         learner.change(choices)
 
 
@@ -125,15 +134,18 @@ def _recorded(score: Score) -> tuple[float | None, float | None, int]:
     return value, error, score.batches
 
 
-def _score_rows(choice: Choice) -> list[list[str]]:
+def _score_rows(choice: Choice, rule: str) -> list[list[str]]:
     """The changes that are made, then those that come nearest to them."""
-    lowest = sorted(choice.scores, key=lambda score: score.value)
-    made = [score for score in lowest if score.change in choice.changes]
-    left = [score for score in lowest if score.change not in choice.changes][:MOST_ROWS]
-    return [
-        [str(score.change), f"{score.value:+.4f} ± {score.error:.4f}", "made" if score in made else ""]
-        for score in (*made, *left)
-    ]
+    first = sorted(choice.scores, key=lambda score: score.value, reverse=rule == "gradmax")
+    made = [score for score in first if score.change in choice.changes]
+    left = [score for score in first if score.change not in choice.changes][:MOST_ROWS]
+    form = "+.4f" if rule == "removal" else ".2e"
+
+    def text(score: Score) -> str:
+        error = "" if rule == "gradmax" else f" ± {score.error:{form.lstrip('+')}}"
+        return f"{score.value:{form}}{error}"
+
+    return [[str(score.change), text(score), "made" if score in made else ""] for score in (*made, *left)]
 
 
 def _show_changed(

@@ -12,17 +12,20 @@ from torch import Tensor, nn
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, cost_with, measure_cost, savings
 from ssl_adapt.adaptation.removal import Change, Score, possible_changes, ranked, removable_skips, removal_scores
+from ssl_adapt.adaptation.taylor import takes_weights, taylor_scores
 from ssl_adapt.data import ImageSet
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import gather_objects, process_count
 from ssl_adapt.recipe import AdaptSection, DataSection
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
+from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import score_batches
 
 KEYS = {"macs": "budget_macs", "parameters": "budget_parameters", "seconds": "budget_latency"}
 WORDS = {"macs": "multiply-adds", "parameters": "parameters", "seconds": "time"}
+MEASURED = ("removal", "taylor", "gradmax")  # scores of batches
 MOST_IMAGES = 8  # of a batch, with which it is seen that a network still tells images apart
 
 
@@ -33,7 +36,7 @@ class Choice:
     Attributes:
         changes: in the order of the rule.
         scores: of all changes that were measured; empty for other rules.
-        passes: forward passes that measured them.
+        passes: that measured them: forward ones by removal, forward and back by taylor.
         seconds: that it all took.
     """
 
@@ -69,7 +72,7 @@ def choose_changes(
         return Choice([], [], 0, time.perf_counter() - began)
     batches = views_for_scores(learner, data, train_set, stages, seed, index)
     changes = changes_left(learner)
-    scores = measure(learner, changes, batches) if adapt.score == "removal" else []
+    scores = measure(learner, changes, batches) if adapt.score in MEASURED else []
     few = next(tensor for tensor in batches[0] if tensor.ndim == 4)[:MOST_IMAGES]
     chosen: list[Change] | UserError
     try:
@@ -84,7 +87,7 @@ def choose_changes(
     chosen = gather_objects(chosen)[0]  # measured times differ, and so may what they lead to
     if isinstance(chosen, UserError):
         raise chosen
-    passes = sum(score.batches for score in scores) + (len(batches) if scores else 0)
+    passes = len(batches) * ((1 + len(scores) if adapt.score == "removal" else 1) if scores else 0)
     return Choice(chosen, scores, passes, time.perf_counter() - began)
 
 
@@ -97,7 +100,7 @@ def check_budget(learner: Learner, data: DataSection) -> None:
     Distributed: collective; the main process decides for all.
     """
     adapt = learner.adapt
-    if adapt is None or adapt.budget is None:
+    if adapt is None or adapt.budget is None or adapt.start_share is not None:  # growing has met its start already
         return
     unit, share = adapt.budget
     network, specs = unmixed(learner.network.backbone), edge_specs(learner.network.backbone)
@@ -134,6 +137,8 @@ def changes_left(learner: Learner) -> list[Change]:
     architecture = Architecture.of(unmixed(learner.network.backbone))
     made = architecture.changed.keys()
     changes = [c for c in possible_changes(specs, adapt.shape_change, adapt.sharing) if not made & set(c.edges)]
+    if adapt.score == "taylor":
+        return [change for change in changes if takes_weights(learner.network.backbone, change)]
     if adapt.score == "theta" or not adapt.none_start:
         return changes
     # Without a budget only skips that were there from the start: it is early for a verdict on what has weights.
@@ -145,7 +150,7 @@ def views_for_scores(
 ) -> list[list[Tensor]]:
     """Views of the batches on which the changes of a round are measured; torch's random state stays as it was."""
     assert learner.adapt is not None
-    count = learner.adapt.score_batches if learner.adapt.score == "removal" else 1
+    count = learner.adapt.score_batches if learner.adapt.score in MEASURED else 1
     state = random_state()
     batches = score_batches(data, train_set, learner.accelerator.device, stages, seed, index, count)
     views = [learner.views(batch) for batch in batches]
@@ -154,21 +159,27 @@ def views_for_scores(
 
 
 def measure(learner: Learner, changes: Sequence[Change], batches: Sequence[Sequence[Tensor]]) -> list[Score]:
-    """The loss with each change made, less the loss as it is, in training mode; nothing is left behind."""
-    network, objective = learner.network, learner.objective
-    assert learner.adapt is not None
+    """The scores of changes by removal or taylor, in training mode; nothing is left behind."""
+    network, objective, adapt = learner.network, learner.objective, learner.adapt
+    assert adapt is not None
 
     def loss(views: Sequence[Tensor]) -> Tensor:
         with learner.accelerator.autocast():
             outputs = objective.forward(network, views)
         return objective.loss(outputs)
 
+    def backward(views: Sequence[Tensor]) -> Tensor:
+        return backward_in_parts(objective, learner.prepared, views, learner.train.accumulate, learner.accelerator)
+
     modes = {module: module.training for module in network.modules()}
     network.train()
-    scores = removal_scores(
-        network.backbone, changes, loss, batches, specs=edge_specs(network.backbone), network=network,
-        shape_change=learner.adapt.shape_change,
-    )  # fmt: skip
+    if adapt.score == "taylor":
+        scores = taylor_scores(network.backbone, changes, backward, batches, network=network)
+    else:
+        scores = removal_scores(
+            network.backbone, changes, loss, batches, specs=edge_specs(network.backbone), network=network,
+            shape_change=adapt.shape_change,
+        )  # fmt: skip
     for module, mode in modes.items():
         module.training = mode
     return scores
@@ -206,6 +217,7 @@ def _within_budget(
     if adapt.score == "uniform":
         one_each = {change.edges: change for change in reversed(useful)}  # the first of several at an edge
         return choose_uniform(network, [*reversed(one_each.values())], specs, fits, few)
+    assert adapt.score != "gradmax"  # for networks that grow
     order = ranked(adapt.score, useful, values=values, saved=saved, seed=seed)
     return choose_within(network, order, specs, fits, few)
 

@@ -10,12 +10,14 @@ from torch import nn
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture, edge_specs
 from ssl_adapt.adaptation.budget import measure_cost
 from ssl_adapt.adaptation.edge import Choice
+from ssl_adapt.adaptation.growth import Branch
 from ssl_adapt.backbones.memory_format import choose_memory_format
 from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.choice import cost_images
+from ssl_adapt.training.growth import set_aside
 from ssl_adapt.training.learner import Learner, create_adaptation
 from ssl_adapt.training.optimizers import create_theta_optimizer, create_weight_optimizer, layer_rates
 from ssl_adapt.training.setting import prepare
@@ -50,7 +52,8 @@ def create_learner(
         plain_cost = measure_cost(
             network.backbone, cost_images(recipe.data, accelerator.device), recipe.adapt.budget[0]
         )
-    if saved is not None and saved["architecture"] is not None:
+    is_growing = recipe.adapt is not None and recipe.adapt.start_share is not None
+    if saved is not None and saved["architecture"] is not None and not is_growing:
         for backbone in (network.backbone, *network.teacher_backbones):
             apply_architecture(backbone, Architecture.from_dict(saved["architecture"]))
     elif recipe.adapt is not None and recipe.adapt.score != "theta" and recipe.adapt.none_start:
@@ -64,6 +67,10 @@ def create_learner(
     if process_count() > 1 and recipe.train.sync_batchnorm:
         synchronise_batch_norm(network, accelerator.device)
     network.to(memory_format=memory_format)
+    branches: dict[str, Branch] = {}
+    if is_growing and recipe.adapt is not None and plain_cost is not None:
+        grown = Architecture.from_dict(saved["architecture"]) if saved else None
+        branches = set_aside(network, recipe.adapt, recipe.data, plain_cost, grown)
     weight_optimizer = create_weight_optimizer(network, recipe.train, accelerator.device, rates)
     prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, recipe.data.image_px)
     return Learner(
@@ -80,6 +87,8 @@ def create_learner(
         stop_came=stop_came,
         plain_cost=plain_cost,
         choices=choices,
+        branches=branches,
+        layer_rates=rates,
     )
 
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import torch
@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from ssl_adapt.adaptation.adaptation import Adaptation
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs
 from ssl_adapt.adaptation.edge import Adaptable, Choice
+from ssl_adapt.adaptation.growth import Branch
 from ssl_adapt.adaptation.removal import Change, make_change
 from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import Objective
@@ -44,6 +45,8 @@ class Learner:
         stop_came: whether this process was told to end the run.
         plain_cost: what the plain network costs, in the unit of the budget; None without a budget.
         choices: what `change` was given, until the fix.
+        branches: that a growing network has not yet, by edge.
+        layer_rates: what `create_weight_optimizer` is given.
         must_stop: whether any process had been told so when the last pass ended; the same in all of them.
         gradient_norm: of the weights in their last step, before it was clipped; NaN before the first.
     """
@@ -61,6 +64,8 @@ class Learner:
     stop_came: Callable[[], bool]
     plain_cost: float | None = None
     choices: Mapping[str, Choice] | None = None
+    branches: dict[str, Branch] = field(default_factory=dict)
+    layer_rates: Mapping[str, float] = field(default_factory=dict)
     must_stop: bool = False
     gradient_norm: float = math.nan
 

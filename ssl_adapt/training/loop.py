@@ -18,6 +18,7 @@ from ssl_adapt.runs.stop_signal import InterruptedRunError, StopSignal
 from ssl_adapt.training.architecture_log import adapt_network
 from ssl_adapt.training.choice import budget_reached, check_budget, choose_changes
 from ssl_adapt.training.create_learner import create_learner
+from ssl_adapt.training.growth import choose_growth
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.measurements import (
     create_monitor,
@@ -102,7 +103,8 @@ def pretrain(recipe: Recipe) -> Path | None:
                 progress = Progress(shares)
                 start.record(log)
                 log_baselines(log, monitor, learner)
-            choose = partial(choose_changes, learner, recipe.data, train_set, stages, recipe.seed)
+            chooses = choose_growth if recipe.adapt and recipe.adapt.start_share else choose_changes
+            choose = partial(chooses, learner, recipe.data, train_set, stages, recipe.seed)
             del saved  # as large as the network and its optimiser
 
             for epoch in range(progress.epoch, stages.epochs):

@@ -160,6 +160,8 @@ def _describe_budget(adapt: AdaptSection) -> str:
     if adapt.budget is None:
         return ""
     unit, share = adapt.budget
+    if adapt.start_share is not None:
+        return f", grown from at most {adapt.start_share:.0%} of the {WORDS[unit]} to {share:.0%}"
     return f", until at most {share:.0%} of the {WORDS[unit]} are left"
 
 

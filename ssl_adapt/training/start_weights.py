@@ -123,6 +123,11 @@ def find_start(
     """
     if model.weights is None and not model.pretrained:
         return StartWeights(model)
+    if adapt is not None and adapt.start_share is not None:
+        raise UserError(
+            f"adapt.start_share={adapt.start_share:g} with {_key(model)}: a network grows from random weights; take "
+            "out one of them"
+        )
     source = f"timm's {model.name}" if model.weights is None else model.weights
     if history is not None:
         return _resume(model, source, history)

@@ -22,7 +22,9 @@ def rows_of(folder):
 
 
 @pytest.mark.parametrize(
-    "arms", [("original", "removal", "random", "scratch_tail"), pytest.param(ARMS, marks=pytest.mark.slow)], ids=len
+    "arms",
+    [("original", "removal", "taylor", "random", "scratch_tail"), pytest.param(ARMS, marks=pytest.mark.slow)],
+    ids=len,
 )
 def test_every_arm_meets_its_budget_and_is_run_once(arms, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shrink_study, "SCORE_BATCHES", 2)

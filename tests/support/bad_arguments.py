@@ -12,6 +12,7 @@ ARGUMENTS = [
 # of the same, about scores, budgets and edges
 SHRINK = [
     "adapt.budget_macs=1.5", "adapt.budget_macs=0.7 adapt.budget_latency=0.7", "adapt.score=random",
+    "adapt.score=taylor", "adapt.score=taylor adapt.budget_macs=0.7 adapt.none_start=1",
     "adapt.score=removal adapt.rounds=3", "adapt.budget_macs=0.7 adapt.rounds=3",
     "adapt.score=removal adapt.score_batches=1", "adapt.score=removal adapt.shape_change=project",
     'adapt.score=removal adapt.choices={"layer1.0.conv1":"identity"}',
@@ -20,6 +21,11 @@ SHRINK = [
     "adapt.granularity=branch model.args.granularity=block",
     "adapt.granularity=branch adapt.score=removal adapt.budget_macs=0.1",
     "adapt.granularity=branch adapt.score=uniform adapt.budget_parameters=0.05",
+    "adapt.score=gradmax", "adapt.score=removal adapt.start_share=0.3",
+    "adapt.score=random adapt.start_share=0.8 adapt.budget_macs=0.7",
+    "adapt.score=gradmax adapt.start_share=0.3 adapt.sharing=cell",
+    "adapt.score=gradmax adapt.start_share=0.3 model.weights=a.pth",
+    "adapt.granularity=branch adapt.score=gradmax adapt.start_share=0.1",
 ]  # fmt: skip
 
 # of `knn`

@@ -22,6 +22,7 @@ HEADS = (*KNN, "objective.projector_hidden=16", "objective.projector_out=8")
 RESNET, CELLS = "model.args={width: 4, layers: [1, 1]}", "model.args={channels: 4, cells: 3}"
 VIT = "model.args={img_size: 16, patch_size: 4, embed_dim: 24, depth: 3}"
 BY_RECIPE = {  # of pretrain, but for the commands in BY_COMMAND
+    "grow_resnet20": (*DIGITS, *HEADS, "model.args={width: 4, layers: [3, 3]}", "adapt.score_batches=2"),
     "shrink_resnet20": (*DIGITS, *HEADS, "model.args={width: 4, layers: [3, 2]}", "adapt.score_batches=2"),
     "shrink_vit": (*DIGITS, VIT, "adapt.score_batches=2"),
     "simclr_resnet20": (*DIGITS, *HEADS, RESNET),
@@ -57,6 +58,8 @@ BY_COMMAND = {
     "ssl-adapt pretrain recipe=debug adapt.score=removal adapt.granularity=branch adapt.budget_macs=0.7": How(
         ("data.image_px=8", "train.max_steps=4", "adapt.score_batches=2"), is_fast=True
     ),
+    "ssl-adapt pretrain recipe=debug adapt.score=gradmax adapt.start_share=0.5 adapt.granularity=branch "
+    "adapt.rounds=2": How(("data.image_px=8", "train.max_steps=4", "adapt.score_batches=2")),
     # The run that others read; the fixture `workspace` makes it.
     "ssl-adapt pretrain recipe=quickstart": How(("train.max_steps=4", "run.dir=runs/quickstart", CELLS), is_fast=True),
     "ssl-adapt knn model=runs/quickstart": How(is_fast=True),

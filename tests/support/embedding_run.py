@@ -8,7 +8,7 @@ from image_folders import write_images
 
 from ssl_adapt.embedding.embed import Embedded, embed
 from ssl_adapt.evaluation.progress_bar import Begin, show_nothing
-from ssl_adapt.evaluation.score import create_settings
+from ssl_adapt.evaluation.subject import create_subject
 
 BATCH, ROWS = 2, 4  # images of a batch, and of a part
 NAMES = [f"{split}/{label}/{index}.png" for split, count in (("train", 7), ("test", 3)) for label in "ab"
@@ -27,9 +27,9 @@ def write_set(folder: Path) -> Path:
 def embed_small(model: Path, root: Path, out: Path, begin: Begin = show_nothing, **given: Any) -> Embedded:
     own = {key: given.pop(key) for key in ("file_format", "on_bad_image") if key in given}
     values = {"model": str(model), "data": "folder", "root": str(root), "device": "cpu", "workers": 0} | given
-    settings = create_settings({"batch_size": BATCH} | values, None)
+    subject = create_subject({"batch_size": BATCH} | values, None)
     with patch("ssl_adapt.embedding.feature_parts.MOST_ROWS", ROWS):
-        return embed(settings, out, **{"file_format": "parquet", "on_bad_image": "error"} | own, begin=begin)
+        return embed(subject, out, **{"file_format": "parquet", "on_bad_image": "error"} | own, begin=begin)
 
 
 def content(folder: Path) -> dict[str, bytes]:

@@ -16,6 +16,7 @@ from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.choice import choose_changes
 from ssl_adapt.training.create_learner import create_learner
+from ssl_adapt.training.growth import choose_growth, open_branches
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.schedules import Stages
@@ -121,32 +122,40 @@ def measure(name: str) -> dict[str, Any]:
 
 
 CHOOSING = [
-    "data.image_px=8", "model.args={width: 4, layers: [3, 3]}", "adapt.granularity=branch", "adapt.score=removal",
-    "adapt.score_batches=3", "adapt.budget_macs=0.5", "adapt.rounds=2",
+    "data.image_px=8", "model.args={width: 4, layers: [3, 3]}", "adapt.granularity=branch",
+    "adapt.score_batches=3", "adapt.rounds=2",
 ]  # fmt: skip
+SCORES = {
+    "removal": ["adapt.score=removal", "adapt.budget_macs=0.5"],
+    "taylor": ["adapt.score=taylor", "adapt.budget_macs=0.5"],
+    "gradmax": ["adapt.score=gradmax", "adapt.start_share=0.4"],
+}
 
 
-def chosen() -> dict[str, Any]:
+def chosen(score: str) -> dict[str, Any]:
     """What two rounds measure and choose, and the weights after them; the views of an image are always the same."""
-    learner, data = create(CHOOSING), read(CHOOSING).data
+    arguments = [*CHOOSING, *SCORES[score]]
+    learner, data = create(arguments), read(arguments).data
+    choose = choose_growth if learner.branches else choose_changes
     learner.objective.make_views = lambda images: [images / 255, images.flip(3) / 255 + 0.1]
     train_set = load_image_splits("digits", image_px=8).train
     stages, scores, changes = Stages(20, 4, 4, 8, rounds=2), [], []
     for step in range(stages.total_steps):
         index = stages.round_chosen_before(step)
         if index is not None:
-            choice = choose_changes(learner, data, train_set, stages, 0, index)
-            learner.change({name: change.choice for change in choice.changes for name in change.edges})
+            choice = choose(learner, data, train_set, stages, 0, index)
+            choices = {name: change.choice for change in choice.changes for name in change.edges}
+            open_branches(learner, [*choices]) if score == "gradmax" else learner.change(choices)
             scores += [(score.value, score.error) for score in choice.scores]
             changes.append([str(change) for change in choice.changes])
         views = [view.chunk(process_count())[process_index()] for view in images(step, 8)]
         assert learner.train_weights(views, 0.05, 0.5) is not None
-        if (share := stages.annealed(step)) is not None:
+        if learner.adaptation and (share := stages.annealed(step)) is not None:
             learner.adaptation.anneal(share)
         if stages.is_fixed_before(step + 1):
             architecture = learner.fix()
     return {
-        "scores": torch.tensor(scores),
+        "scores": torch.tensor(scores).nan_to_num(),
         "changes": changes,
         "architecture": architecture.to_dict(),
         "network": {name: value.clone() for name, value in learner.network.state_dict().items()},
@@ -191,5 +200,6 @@ def main(folder: Path) -> None:
     found = {name: measure(name) for name in CASES}
     torch.save(mean_statistics(), folder / f"statistics{process_index()}.pt")
     torch.save(found, folder / f"process{process_index()}.pt")
-    torch.save(chosen(), folder / f"chosen{process_index()}.pt")
+    for score in SCORES:
+        torch.save(chosen(score), folder / f"chosen_{score}{process_index()}.pt")
     agree(folder)

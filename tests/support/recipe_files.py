@@ -13,6 +13,7 @@ SHIPPED = (
     "byol_resnet20",
     "finetune_resnet20",
     "finetune_vit",
+    "grow_resnet20",
     "quickstart_cifar10",
     "shrink_resnet20",
     "shrink_vit",

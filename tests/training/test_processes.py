@@ -107,13 +107,14 @@ def test_statistics_that_are_the_mean_of_all_batches(folder_of_two: Path) -> Non
         assert_close(torch.load(folder_of_two / f"statistics{index}.pt"), expected, 3, rtol=1e-9)
 
 
-def test_two_processes_choose_the_same_changes_as_one(folder_of_two: Path) -> None:
+@pytest.mark.parametrize("score", processes_run.SCORES)
+def test_two_processes_choose_the_same_changes_as_one(folder_of_two: Path, score: str) -> None:
     """Scores, choices of two rounds, annealing and weights."""
-    first, second = (torch.load(folder_of_two / f"chosen{index}.pt") for index in range(2))
+    first, second = (torch.load(folder_of_two / f"chosen_{score}{index}.pt") for index in range(2))
     dtype = torch.get_default_dtype()
     try:
         torch.set_default_dtype(torch.float64)
-        expected = processes_run.chosen()
+        expected = processes_run.chosen(score)
     finally:
         torch.set_default_dtype(dtype)
         AcceleratorState._reset_state(reset_partial_state=True)
