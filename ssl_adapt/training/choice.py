@@ -17,6 +17,7 @@ from ssl_adapt.errors import UserError
 from ssl_adapt.processes import gather_objects, process_count
 from ssl_adapt.recipe import AdaptSection, DataSection
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
+from ssl_adapt.training.compilation import without_compiling
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import score_batches
@@ -165,10 +166,11 @@ def measure(learner: Learner, changes: Sequence[Change], batches: Sequence[Seque
 
     modes = {module: module.training for module in network.modules()}
     network.train()
-    scores = removal_scores(
-        network.backbone, changes, loss, batches, specs=edge_specs(network.backbone), network=network,
-        shape_change=learner.adapt.shape_change,
-    )  # fmt: skip
+    with without_compiling():
+        scores = removal_scores(
+            network.backbone, changes, loss, batches, specs=edge_specs(network.backbone), network=network,
+            shape_change=learner.adapt.shape_change,
+        )  # fmt: skip
     for module, mode in modes.items():
         module.training = mode
     return scores

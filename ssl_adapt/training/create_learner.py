@@ -16,9 +16,13 @@ from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.choice import cost_images
-from ssl_adapt.training.learner import Learner, create_adaptation
+from ssl_adapt.training.compilation import check_compiler, compile_network
+from ssl_adapt.training.create_adaptation import create_adaptation
+from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.optimizers import create_theta_optimizer, create_weight_optimizer, layer_rates
+from ssl_adapt.training.recomputation import recompute_activations
 from ssl_adapt.training.setting import prepare
+from ssl_adapt.training.weight_average import WeightAverage
 
 
 def create_learner(
@@ -44,6 +48,12 @@ def create_learner(
     bfloat16 = accelerator.mixed_precision == "bf16"  # the format is the plain network's, so that a resume finds it too
     memory_format = choose_memory_format(network, accelerator.device, bfloat16=bfloat16)
     rates = layer_rates(network.backbone, recipe.train.layer_decay)
+    average = None if recipe.train.ema_decay is None else WeightAverage(network, recipe.train.ema_decay)
+    followers = (*network.teacher_backbones, *([average.backbone] if average else []))
+    if recipe.train.checkpoint_activations:
+        recompute_activations(network.backbone, recipe.model.name)
+    if recipe.train.compile:
+        check_compiler(accelerator.device)
     adaptation = theta_optimizer = choices = None
     plain_cost = saved["plain_cost"] if saved else None
     if saved is None and recipe.adapt is not None and recipe.adapt.budget is not None:
@@ -51,21 +61,25 @@ def create_learner(
             network.backbone, cost_images(recipe.data, accelerator.device), recipe.adapt.budget[0]
         )
     if saved is not None and saved["architecture"] is not None:
-        for backbone in (network.backbone, *network.teacher_backbones):
+        for backbone in (network.backbone, *followers):
             apply_architecture(backbone, Architecture.from_dict(saved["architecture"]))
     elif recipe.adapt is not None and recipe.adapt.score != "theta" and recipe.adapt.none_start:
-        for backbone in (network.backbone, *network.teacher_backbones):
+        for backbone in (network.backbone, *followers):
             add_skips(backbone)
     if recipe.adapt is not None and (saved["adaptation"] is not None if saved else recipe.adapt.score == "theta"):
         choices = saved and saved["choices"]
-        adaptation = create_adaptation(network.backbone, recipe.adapt, network.teacher_backbones, choices)
+        adaptation = create_adaptation(network.backbone, recipe.adapt, followers, choices)
         if recipe.adapt.score == "theta":
             theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
     if process_count() > 1 and recipe.train.sync_batchnorm:
         synchronise_batch_norm(network, accelerator.device)
     network.to(memory_format=memory_format)
+    if average is not None:
+        average.set_memory_format(memory_format)
     weight_optimizer = create_weight_optimizer(network, recipe.train, accelerator.device, rates)
     prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, recipe.data.image_px)
+    if recipe.train.compile:
+        compile_network(network)
     return Learner(
         objective=objective,
         prepared=prepared,
@@ -80,6 +94,7 @@ def create_learner(
         stop_came=stop_came,
         plain_cost=plain_cost,
         choices=choices,
+        average=average,
     )
 
 
