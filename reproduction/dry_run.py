@@ -19,7 +19,7 @@ from reproduction.tables import markdown
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.recipe import Recipe, load_recipe
-from ssl_adapt.training.learner import create_adaptation
+from ssl_adapt.training.create_adaptation import create_adaptation
 from ssl_adapt.training.loop import pretrain
 
 IMAGES = {"cifar10": 50_000, "tiny_imagenet": 100_000}

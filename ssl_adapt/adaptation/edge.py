@@ -7,6 +7,7 @@ from typing import Any, Literal, Protocol, cast, runtime_checkable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.compiler import is_compiling
 from torch.func import functional_call
 from torch.nn.modules.module import _has_any_global_hook
 
@@ -214,9 +215,16 @@ class MixedEdge(nn.Module):
         return sum_terms(terms) if terms else cast(Tensor, self.operation(x))
 
     def is_watched(self) -> bool:
-        """Whether hooks may see what happens inside: every tensor is then that of eq. 1, at the price of speed."""
-        return bool(_has_any_global_hook()) or any(
-            "forward" in vars(module) or any(getattr(module, name) for name in HOOKS) for module in self.modules()
+        """Whether hooks may see what happens inside: every tensor is then that of eq. 1, at the price of speed.
+
+        So it is too where torch.compile traces the edge: it joins ordinary operations into kernels of its own.
+        """
+        return (
+            is_compiling()
+            or bool(_has_any_global_hook())
+            or any(
+                "forward" in vars(module) or any(getattr(module, name) for name in HOOKS) for module in self.modules()
+            )
         )
 
     def skip(self) -> nn.Module | None:
@@ -256,9 +264,8 @@ class Source:
         self.x = x
         mixed = [edge for edge in edges if isinstance(edge, MixedEdge) and not edge.is_watched()]
         self._scales = {edge: edge.scales() for edge in mixed}
-        readings = {
-            edge: reading for edge, (scale, _) in self._scales.items() if (reading := _reading(edge, scale)) is not None
-        }
+        found = {edge: _reading(edge, scale) for edge, (scale, _) in self._scales.items()}
+        readings = {edge: reading for edge, reading in found.items() if reading is not None}
         self._forked, terms = fork(x, list(readings.values()))
         self._read = dict(zip(readings, terms, strict=True))
 

@@ -126,7 +126,8 @@ class _SumTerms(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:
         count = len(ctx.kinds)
-        scales, xs = ctx.saved_tensors[:count], ctx.saved_tensors[count:]
+        saved = ctx.saved_tensors  # read once, as activations that are computed again ask
+        scales, xs = saved[:count], saved[count:]
         gradients: list[Tensor | None] = [None]
         for index, (channels, is_forked) in enumerate(ctx.kinds):
             x, scale, needs_x = xs[index], scales[index], ctx.needs_input_grad[1 + 2 * index]

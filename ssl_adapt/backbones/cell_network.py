@@ -5,10 +5,12 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, NamedTuple, cast
 
+import torch
 import torch.nn.functional as F
 from timm.layers.adaptive_avgmax_pool import SelectAdaptivePool2d
 from timm.models import build_model_with_cfg
 from timm.models._features import feature_take_indices
+from timm.models._manipulate import checkpoint
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, apply_architecture
@@ -88,6 +90,7 @@ class CellNetwork(nn.Module):
         self.auxiliary: nn.Module | None = None
         self.num_features = self.head_hidden_size = layout.num_features
         self.drop_rate = drop_rate
+        self.grad_checkpointing = False
         self.reset_classifier(num_classes, global_pool)
         if architecture is not None:
             if not isinstance(architecture, Architecture):
@@ -192,13 +195,11 @@ class CellNetwork(nn.Module):
         return {"stem": r"^stem", "blocks": r"^layer(\d+)" if coarse else r"^layer(\d+)\.(\d+)"}
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
-        """Part of timm's contract; recomputation is not offered here.
+        """Let a pass with gradients keep the inputs of the stem and the cells alone; backward computes the rest again.
 
-        Raises:
-            ValueError: if `enable` is true.
+        As in timm's networks BatchNorm's running statistics then move twice; `training.recomputation` has a remedy.
         """
-        if enable:
-            raise UserError("gradient checkpointing is not available for this network")
+        self.grad_checkpointing = enable
 
     def _cells(self) -> Iterator[tuple[str, Any]]:
         for stage in self.stages:
@@ -207,11 +208,16 @@ class CellNetwork(nn.Module):
 
     def _outputs(self, x: Tensor) -> Iterator[tuple[str, Tensor]]:
         """The outputs of the stem and of every cell, one after the other, each with its path."""
-        before = x = self.stem(x)
+        before = x = self._call(self.stem, x)
         yield "stem", x
         for path, cell in self._cells():
-            before, x = x, cell(x, before)
+            before, x = x, self._call(cell, x, before)
             yield path, x
+
+    def _call(self, module: Any, *inputs: Tensor) -> Tensor:
+        if self.grad_checkpointing and torch.is_grad_enabled():
+            return cast(Tensor, checkpoint(module, *inputs))
+        return cast(Tensor, module(*inputs))
 
     def _finish(self, x: Tensor) -> Tensor:
         return x if self.final is None else self.final(x)

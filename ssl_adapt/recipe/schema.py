@@ -168,6 +168,19 @@ class TrainSection(Section):
         description="probability of dropping a path, rising linearly from 0 over the run; for networks with drop-path; "
         "null leaves it as model.args set it",
     )
+    ema_decay: Part | None = Field(
+        default=None,
+        description="evaluate and export a moving average of the weights, which keeps this share of itself at a step, "
+        "at most: at the n-th 1 - n^(-2/3); null: the weights themselves",
+    )
+    compile: bool = Field(
+        default=False, description="let torch.compile make kernels for the network; needs a C++ compiler on a CPU"
+    )
+    checkpoint_activations: bool = Field(
+        default=False,
+        description="compute the backbone's activations again in the backward pass instead of keeping them: "
+        "exact, with less memory and more time",
+    )
     accumulate: Count = Field(
         default=1,
         description="parts in which each process takes its images, for batches that do not fit into memory; "
@@ -202,6 +215,11 @@ class TrainSection(Section):
             raise UserError(
                 f"train.optimizer={name} scales the steps of weights that decay, so with train.weight_decay=0 none: "
                 "set it above 0, to 1e-6, say"
+            )
+        if self.compile and self.drop_path is not None:
+            raise UserError(
+                f"train.compile=true with train.drop_path={self.drop_path}: its probability rises at each step, which "
+                "would compile anew: set train.drop_path=null, and model.args.drop_path_rate, which stays as it is"
             )
         return self
 

@@ -10,10 +10,17 @@ from torch import Tensor, nn
 from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.objectives.base import Objective
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
+from ssl_adapt.training.recomputation import buffers_kept
 
 
 def backward_in_parts(
-    objective: Objective, network: nn.Module, views: Sequence[Tensor], parts: int, accelerator: Accelerator
+    objective: Objective,
+    network: nn.Module,
+    views: Sequence[Tensor],
+    parts: int,
+    accelerator: Accelerator,
+    *,
+    recomputes: bool = False,
 ) -> Tensor:
     """The loss of this process's share of the batch, a scalar without gradient, after its backward pass.
 
@@ -28,6 +35,7 @@ def backward_in_parts(
         views: of this process's share of the batch.
         parts: how many; the share has at least as many images.
         accelerator: mixed precision, and when gradients go from process to process: with the last part.
+        recomputes: whether the backward pass computes activations again.
 
     Source: GradCache (Gao et al. 2021), "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup".
     """
@@ -35,7 +43,8 @@ def backward_in_parts(
         with accelerator.autocast():
             outputs = objective.forward(network, views)
         loss = objective.loss(outputs)
-        accelerator.backward(loss)
+        with buffers_kept(objective.network) if recomputes else nullcontext():
+            accelerator.backward(loss)
         return loss.detach()
 
     shares = list(zip(*(tensor.tensor_split(parts) for tensor in views), strict=True))
@@ -58,11 +67,11 @@ def backward_in_parts(
         with nullcontext() if is_last else accelerator.no_sync(network):
             with accelerator.autocast():
                 outputs = objective.forward(network, share)
-            accelerator.backward(
-                sum(
-                    (output * gradient[index]).sum()
-                    for output, gradient in zip(outputs, gradients, strict=True)
-                    if output.requires_grad and gradient is not None
-                )
+            total = sum(
+                (output * gradient[index]).sum()
+                for output, gradient in zip(outputs, gradients, strict=True)
+                if output.requires_grad and gradient is not None
             )
+            with buffers_kept(objective.network) if recomputes else nullcontext():
+                accelerator.backward(total)
     return loss.detach()

@@ -18,7 +18,7 @@ from ssl_adapt.errors import UserError
 from ssl_adapt.processes import gather_objects, process_count
 from ssl_adapt.recipe import AdaptSection, DataSection
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
-from ssl_adapt.training.accumulation import backward_in_parts
+from ssl_adapt.training.compilation import without_compiling
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import score_batches
@@ -169,17 +169,18 @@ def measure(learner: Learner, changes: Sequence[Change], batches: Sequence[Seque
         return objective.loss(outputs)
 
     def backward(views: Sequence[Tensor]) -> Tensor:
-        return backward_in_parts(objective, learner.prepared, views, learner.train.accumulate, learner.accelerator)
+        return learner.backward(learner.prepared, views)
 
     modes = {module: module.training for module in network.modules()}
     network.train()
-    if adapt.score == "taylor":
-        scores = taylor_scores(network.backbone, changes, backward, batches, network=network)
-    else:
-        scores = removal_scores(
-            network.backbone, changes, loss, batches, specs=edge_specs(network.backbone), network=network,
-            shape_change=adapt.shape_change,
-        )  # fmt: skip
+    with without_compiling():
+        if adapt.score == "taylor":
+            scores = taylor_scores(network.backbone, changes, backward, batches, network=network)
+        else:
+            scores = removal_scores(
+                network.backbone, changes, loss, batches, specs=edge_specs(network.backbone), network=network,
+                shape_change=adapt.shape_change,
+            )  # fmt: skip
     for module, mode in modes.items():
         module.training = mode
     return scores

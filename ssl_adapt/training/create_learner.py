@@ -17,10 +17,14 @@ from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.choice import cost_images
+from ssl_adapt.training.compilation import check_compiler, compile_network
+from ssl_adapt.training.create_adaptation import create_adaptation
 from ssl_adapt.training.growth import set_aside
-from ssl_adapt.training.learner import Learner, create_adaptation
+from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.optimizers import create_theta_optimizer, create_weight_optimizer, layer_rates
+from ssl_adapt.training.recomputation import recompute_activations
 from ssl_adapt.training.setting import prepare
+from ssl_adapt.training.weight_average import WeightAverage
 
 
 def create_learner(
@@ -46,6 +50,12 @@ def create_learner(
     bfloat16 = accelerator.mixed_precision == "bf16"  # the format is the plain network's, so that a resume finds it too
     memory_format = choose_memory_format(network, accelerator.device, bfloat16=bfloat16)
     rates = layer_rates(network.backbone, recipe.train.layer_decay)
+    average = None if recipe.train.ema_decay is None else WeightAverage(network, recipe.train.ema_decay)
+    followers = (*network.teacher_backbones, *([average.backbone] if average else []))
+    if recipe.train.checkpoint_activations:
+        recompute_activations(network.backbone, recipe.model.name)
+    if recipe.train.compile:
+        check_compiler(accelerator.device)
     adaptation = theta_optimizer = choices = None
     plain_cost = saved["plain_cost"] if saved else None
     if plain_cost is None and recipe.adapt is not None and recipe.adapt.budget is not None:
@@ -54,14 +64,14 @@ def create_learner(
         )
     is_growing = recipe.adapt is not None and recipe.adapt.start_share is not None
     if saved is not None and saved["architecture"] is not None and not is_growing:
-        for backbone in (network.backbone, *network.teacher_backbones):
+        for backbone in (network.backbone, *followers):
             apply_architecture(backbone, Architecture.from_dict(saved["architecture"]))
     elif recipe.adapt is not None and recipe.adapt.score != "theta" and recipe.adapt.none_start:
-        for backbone in (network.backbone, *network.teacher_backbones):
+        for backbone in (network.backbone, *followers):
             add_skips(backbone)
     if recipe.adapt is not None and (saved["adaptation"] is not None if saved else recipe.adapt.score == "theta"):
         choices = saved and saved["choices"]
-        adaptation = create_adaptation(network.backbone, recipe.adapt, network.teacher_backbones, choices)
+        adaptation = create_adaptation(network.backbone, recipe.adapt, followers, choices)
         if recipe.adapt.score == "theta":
             theta_optimizer = create_theta_optimizer(adaptation.theta_parameters(), recipe.adapt)
     if process_count() > 1 and recipe.train.sync_batchnorm:
@@ -70,9 +80,13 @@ def create_learner(
     branches: dict[str, Branch] = {}
     if is_growing and recipe.adapt is not None and plain_cost is not None:
         grown = Architecture.from_dict(saved["architecture"]) if saved else None
-        branches = set_aside(network, recipe.adapt, recipe.data, plain_cost, grown)
+        branches = set_aside(network, followers, recipe.adapt, recipe.data, plain_cost, grown)
+    if average is not None:
+        average.set_memory_format(memory_format)
     weight_optimizer = create_weight_optimizer(network, recipe.train, accelerator.device, rates)
     prepared, weight_optimizer = prepare(accelerator, network, weight_optimizer, recipe.data.image_px)
+    if recipe.train.compile:
+        compile_network(network)
     return Learner(
         objective=objective,
         prepared=prepared,
@@ -89,6 +103,7 @@ def create_learner(
         choices=choices,
         branches=branches,
         layer_rates=rates,
+        average=average,
     )
 
 

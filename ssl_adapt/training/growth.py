@@ -6,7 +6,7 @@ from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, replace_module
 from ssl_adapt.adaptation.budget import choose_uniform, measure_cost
@@ -16,8 +16,8 @@ from ssl_adapt.data import ImageSet
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import gather_objects
 from ssl_adapt.recipe import AdaptSection, DataSection
-from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.choice import MOST_IMAGES, WORDS, Choice, cost_images, views_for_scores
+from ssl_adapt.training.compilation import compile_network, without_compiling
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.optimizers import create_weight_optimizer
 from ssl_adapt.training.schedules import Stages
@@ -25,12 +25,18 @@ from ssl_adapt.training.setting import prepare
 
 
 def set_aside(
-    network: Any, adapt: AdaptSection, data: DataSection, plain_cost: float, saved: Architecture | None
+    network: Any,
+    followers: Sequence[nn.Module],
+    adapt: AdaptSection,
+    data: DataSection,
+    plain_cost: float,
+    saved: Architecture | None,
 ) -> dict[str, Branch]:
-    """Take branches out of a fresh network and its teachers, evenly over the depth; what was taken, by edge.
+    """Take branches out of a fresh network and its followers, evenly over the depth; what was taken, by edge.
 
     Args:
         network: an objective's, whole, as it was drawn from the run's seed.
+        followers: the backbones that adapt as its own does.
         adapt: its `start_share` says how much of the budget's unit is left.
         data: size of the images.
         plain_cost: of the whole network.
@@ -64,7 +70,7 @@ def set_aside(
         (name,) = change.edges
         branches[name] = Branch(backbone.get_submodule(name), layers[change])
         zero(branches[name].operation.get_submodule(layers[change]))
-        for other in (backbone, *network.teacher_backbones):
+        for other in (backbone, *followers):
             make_change(other, {spec.name: spec for spec in specs}, change)
     return branches
 
@@ -119,25 +125,24 @@ def choose_growth(
 
 def measure_growth(learner: Learner, batches: Sequence[Sequence[Tensor]]) -> list[Score]:
     """The squared gradient of each branch that is not there yet, in training mode; nothing is left behind."""
-    network, accumulate = learner.network, learner.train.accumulate
-
-    def backward(views: Sequence[Tensor]) -> Tensor:
-        return backward_in_parts(learner.objective, network, views, accumulate, learner.accelerator)
-
+    network = learner.network
     modes = {module: module.training for module in network.modules()}
     network.train()
-    scores = growth_scores(network.backbone, learner.branches, backward, batches, network=network)
+    with without_compiling():
+        scores = growth_scores(
+            network.backbone, learner.branches, lambda views: learner.backward(network, views), batches, network=network
+        )
     for module, mode in modes.items():
         module.training = mode
     return scores
 
 
 def open_branches(learner: Learner, names: Sequence[str]) -> None:
-    """Make branches part of the network and its teachers; what trains already keeps its optimiser's state."""
+    """Make branches part of the network and its followers; what trains already keeps its optimiser's state."""
     backbone = learner.network.backbone
     for name in names:
         operation = learner.branches.pop(name).operation
-        for network in learner.network.teacher_backbones:
+        for network in learner.followers:
             copy = deepcopy(operation).requires_grad_(False)
             replace_module(network, name, copy.train(network.get_submodule(name).training))
         replace_module(backbone, name, operation.train(backbone.get_submodule(name).training))
@@ -153,6 +158,8 @@ def open_branches(learner: Learner, names: Sequence[str]) -> None:
     learner.prepared, learner.weight_optimizer = prepare(
         learner.accelerator, learner.network, optimizer, learner.image_px
     )
+    if learner.train.compile:
+        compile_network(learner.network)
 
 
 def _order(adapt: AdaptSection, left: Sequence[str], scores: Sequence[Score], cost: Any, *, seed: int) -> list[str]:

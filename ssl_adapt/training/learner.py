@@ -23,8 +23,11 @@ from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all
 from ssl_adapt.recipe import AdaptSection, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
+from ssl_adapt.training.compilation import compile_network
+from ssl_adapt.training.create_adaptation import create_adaptation
 from ssl_adapt.training.optimizers import drop_backbone_gradients, keep_only, set_lr
 from ssl_adapt.training.setting import prepare
+from ssl_adapt.training.weight_average import WeightAverage
 
 
 @dataclass
@@ -47,6 +50,7 @@ class Learner:
         choices: what `change` was given, until the fix.
         branches: that a growing network has not yet, by edge.
         layer_rates: what `create_weight_optimizer` is given.
+        average: of the weights; None without one.
         must_stop: whether any process had been told so when the last pass ended; the same in all of them.
         gradient_norm: of the weights in their last step, before it was clipped; NaN before the first.
     """
@@ -66,6 +70,7 @@ class Learner:
     choices: Mapping[str, Choice] | None = None
     branches: dict[str, Branch] = field(default_factory=dict)
     layer_rates: Mapping[str, float] = field(default_factory=dict)
+    average: WeightAverage | None = None
     must_stop: bool = False
     gradient_norm: float = math.nan
 
@@ -73,6 +78,16 @@ class Learner:
     def network(self) -> Any:
         """The objective's network, as it is."""
         return self.objective.network
+
+    @property
+    def evaluated(self) -> Any:
+        """What is evaluated and exported, with its `backbone` and `heads`: the average of the network, or itself."""
+        return self.average or self.network
+
+    @property
+    def followers(self) -> tuple[nn.Module, ...]:
+        """The backbones that adapt as the network's does."""
+        return (*self.network.teacher_backbones, *([self.average.backbone] if self.average else []))
 
     def views(self, batch: Batch) -> list[Tensor]:
         """What the objective makes of a batch, images in the network's memory format."""
@@ -103,7 +118,7 @@ class Learner:
         set_lr(self.weight_optimizer, lr)
         statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
         with self.adaptation.joint_pass() if joint and self.adaptation else nullcontext():
-            loss = backward_in_parts(self.objective, self.prepared, views, self.train.accumulate, self.accelerator)
+            loss = self.backward(self.prepared, views)
         theta_gradients = self._average_theta_gradients() if joint else []
         if frozen:
             drop_backbone_gradients(self.network.backbone)
@@ -118,6 +133,8 @@ class Learner:
                 self.theta_optimizer.step()
             self._average_statistics()
             self.objective.after_step(progress)
+            if self.average is not None:
+                self.average.update()
         else:
             restore(statistics)
         self.weight_optimizer.zero_grad()
@@ -136,7 +153,7 @@ class Learner:
         update_bn = self.adapt.theta_updates_bn
         statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()] if update_bn else []
         with self.adaptation.architecture_pass(self.network, update_bn=update_bn):
-            loss = backward_in_parts(self.objective, self.network, views, self.train.accumulate, self.accelerator)
+            loss = self.backward(self.network, views)
         mean_loss, _ = self._agree(loss, get_total_norm(self._average_theta_gradients()))
         if mean_loss is not None:
             self.theta_optimizer.step()
@@ -150,17 +167,19 @@ class Learner:
     def change(self, choices: Mapping[str, Choice]) -> None:
         """Begin to change these edges as given: annealing moves them there, and `fix` makes it so."""
         assert self.adapt is not None
-        backbone, teachers = self.network.backbone, self.network.teacher_backbones
+        backbone, followers = self.network.backbone, self.followers
         if self.adaptation is not None:
             self.adaptation.choose(choices)
         else:
             skips = tuple(name for name, choice in choices.items() if choice == "original")
-            for network in (backbone, *teachers):  # what has no weights is taken away at once
+            for network in (backbone, *followers):  # what has no weights is taken away at once
                 make_change(network, {spec.name: spec for spec in edge_specs(network)}, Change(skips, "original"))
             choices = {name: choice for name, choice in choices.items() if name not in skips}
             if choices:
-                self.adaptation = create_adaptation(backbone, self.adapt, teachers, choices)
+                self.adaptation = create_adaptation(backbone, self.adapt, followers, choices)
         self.choices = choices or None
+        if self.train.compile:
+            compile_network(self.network)
 
     def check_theta(self) -> None:
         """Compare theta over all processes.
@@ -197,6 +216,8 @@ class Learner:
             self.prepared, self.weight_optimizer = prepare(
                 self.accelerator, self.network, self.weight_optimizer, self.image_px
             )
+        if self.train.compile:
+            compile_network(self.network)
         return architecture
 
     def state_dict(self) -> dict[str, Any]:
@@ -209,6 +230,7 @@ class Learner:
             "choices": self.choices,
             "plain_cost": self.plain_cost,
             "network": self.network.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "adaptation": None if self.adaptation is None else self.adaptation.state_dict(),
             "theta_optimizer": None if self.theta_optimizer is None else self.theta_optimizer.state_dict(),
@@ -218,10 +240,19 @@ class Learner:
         """Restore what `state_dict` gave; the learner must have been created with it."""
         self.network.load_state_dict(state["network"])
         self.weight_optimizer.load_state_dict(state["weight_optimizer"])
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
         if self.adaptation is not None:
             self.adaptation.load_state_dict(state["adaptation"])
         if self.theta_optimizer is not None:
             self.theta_optimizer.load_state_dict(state["theta_optimizer"])
+
+    def backward(self, network: nn.Module, views: Sequence[Tensor]) -> Tensor:
+        """The loss, whose gradients are then there."""
+        return backward_in_parts(
+            self.objective, network, views, self.train.accumulate, self.accelerator,
+            recomputes=self.train.checkpoint_activations,
+        )  # fmt: skip
 
     def _average_theta_gradients(self) -> list[Tensor]:
         """Theta's gradients, averaged over the processes: accelerate's wrapper knows the weights alone."""
@@ -248,41 +279,6 @@ class Learner:
         mean_loss, mean_norm, broken, stopped = sum_all(mine / process_count()).tolist()
         self.must_stop = stopped > 0
         return (None if broken > 0 else mean_loss), mean_norm
-
-
-def create_adaptation(
-    backbone: nn.Module,
-    adapt: AdaptSection,
-    followers: Sequence[nn.Module] = (),
-    choices: Mapping[str, Choice] | None = None,
-) -> Adaptation:
-    """The backbone's edges made mixed, and those of the networks that follow it, as the recipe's `adapt` says.
-
-    Args:
-        backbone: plain, or adapted before: what has changed stays so.
-        adapt: how it adapts.
-        followers: such as a teacher.
-        choices: what edges change into. Where a measurement chose them, only these edges are made mixed.
-    """
-    is_measured = adapt.score != "theta"
-    only = [*choices] if is_measured and choices is not None else None
-    if not is_measured and (changed := Architecture.of(backbone).changed):  # of a network that was adapted before
-        only = [spec.name for spec in edge_specs(backbone) if spec.name not in changed]
-    adaptation = Adaptation(
-        backbone,
-        followers=followers,
-        sharing="full" if is_measured else adapt.sharing,
-        shape_change=adapt.shape_change,
-        none_rule=adapt.none_rule,
-        none_threshold=adapt.none_threshold,
-        none_start=0.0 if is_measured else adapt.none_start,
-        on_dead=adapt.on_dead,
-        choices=choices if is_measured else adapt.choices,
-        only=only,
-    )
-    if choices is not None and not is_measured:
-        adaptation.choose(choices)
-    return adaptation
 
 
 def restore(copies: Iterable[tuple[Tensor, Tensor]]) -> None:

@@ -196,10 +196,10 @@ def stop_early(log: RunLog, folder: RunFolder, epoch: int) -> None:
 
 
 def export(log: RunLog, folder: RunFolder, learner: Learner, model: ModelSection) -> Path:
-    """Export the backbone, in the main process, and say how to load it."""
+    """Export what was evaluated, in the main process, and say how to load it."""
     folder.finish_checkpoint()
     if log.accelerator.is_main_process:
-        export_timm(learner.network.backbone, folder.export, extra_args=model.args)
+        export_timm(learner.evaluated.backbone, folder.export, extra_args=model.args)
     log.accelerator.wait_for_everyone()
     log.say(f"exported: timm.create_model('local-dir:{folder.export}', pretrained=True, num_classes=0)")
     folder.save_status("finished")

@@ -30,6 +30,7 @@ LANDMARKS = {
     "after_fix": "just after the fix",
     "recalibrated": "the same, BatchNorm's statistics measured anew",
     "result": "after the run",
+    "unaveraged": "the same, its weights not averaged",
 }
 
 
@@ -130,6 +131,8 @@ def log_result(
 ) -> None:
     """Measure the trained network, write `result.json`, and show it beside the baselines."""
     evaluation = measure_network(log, "result", monitor, learner, step)
+    if learner.average is not None:
+        measure_network(log, "unaveraged", monitor, learner, step)
     landmarks = {event["event"]: event for event in log.history}
     backbone, key = learner.network.backbone, f"{_key(monitor)}_top1"
     result: dict[str, Any] = {
@@ -182,8 +185,8 @@ def log_bad_images(log: RunLog, folder: RunFolder, *image_sets: ImageSet | None)
 
 
 def measure_network(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: int) -> Evaluation:
-    """Evaluate the network as the monitor does, and record the event."""
-    network = learner.network
+    """Evaluate the network, or the average of its weights where there is one, and record the event."""
+    network = learner.network if event == "unaveraged" else learner.evaluated
     is_projection = isinstance(monitor, FeatureMonitor) and monitor.protocol.layer == "projection"
     evaluate = monitor.evaluate_recalibrated if event == "recalibrated" else monitor.evaluate
     evaluation = evaluate(nn.Sequential(network.backbone, network.heads[0]) if is_projection else network.backbone)

@@ -19,6 +19,7 @@ from ssl_adapt.runs.checkpoint import random_state, set_random_state
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.choice import WORDS
 from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.memory import estimate_memory
 from ssl_adapt.training.objective import create_backbone
 from ssl_adapt.training.schedules import Stages, steps_to_change
 
@@ -60,6 +61,7 @@ def describe_plan(
             + (f"; heads {heads:,} parameters" if heads else ""),
         ),
         *([("labels", str(split))] if (split := monitor.bank.label_split) else []),
+        ("memory", str(estimate_memory(learner, data.batch_size))),
         ("edges", _describe_edges(learner)),
         ("stages", _describe_stages(stages, recipe.adapt)),
         (monitor.name, monitor.describe()),

@@ -2,16 +2,19 @@
 
 import functools
 import math
+from copy import deepcopy
 
 import pytest
 import timm
 import torch
 from timm.models import group_parameters
 from torch import nn
+from torch.autograd.graph import saved_tensors_hooks
 from torchvision.models.feature_extraction import create_feature_extractor
 
-from ssl_adapt import adaptable
+from ssl_adapt import Adaptation, adaptable
 from ssl_adapt.adaptation.architecture import model_args
+from ssl_adapt.training.recomputation import buffers_kept
 
 STAGES = {"width": 4, "layers": [1, 2]}
 CELLS = {"channels": 4, "cells": 3}
@@ -34,9 +37,9 @@ def adaptable_args():
 
 
 def create(name, *, narrow=True, **kwargs):
+    arguments = adaptable_args() if name == "adaptable_timm" else NARROW[name] if narrow else {}
     torch.manual_seed(0)
-    arguments = NARROW[name] if narrow else {}
-    return timm.create_model(name, **(adaptable_args() if name == "adaptable_timm" else arguments), **kwargs)
+    return timm.create_model(name, **arguments, **kwargs)
 
 
 def images(count=2, channels=3, height=32, width=32):
@@ -176,17 +179,27 @@ def test_groups_of_parameters_follow_the_depth(name, coarse):
     assert len(groups) > 3
 
 
-@ours
-def test_gradient_checkpointing_is_refused_or_changes_nothing(name):
-    model, x = create(name).eval(), images()
-    expected = model(x)
-    if name != "adaptable_timm":
-        with pytest.raises(ValueError, match="gradient checkpointing is not available"):
-            model.set_grad_checkpointing()
-        model.set_grad_checkpointing(False)
-    else:
-        model.set_grad_checkpointing()
-    assert torch.equal(model(x), expected)
+@pytest.mark.exactness
+@pytest.mark.parametrize("name", ["resnet20", "darts_cifar", "mobilenetv2_cifar", "adaptable_timm"])
+def test_gradient_checkpointing_keeps_less_and_changes_nothing(name):
+    """Neither gradients of the mixed network, with dropout, nor BatchNorm's statistics."""
+    plain, found = create(name, drop_rate=0.5).train(), []
+    for recomputes in (False, True):
+        torch.manual_seed(0)
+        model = deepcopy(plain)
+        model.set_grad_checkpointing(recomputes)
+        adaptation = Adaptation(model)
+        kept = []
+        with adaptation.joint_pass(), saved_tensors_hooks(lambda x, kept=kept: kept.append(x.nbytes) or x, lambda x: x):
+            output = model(images())
+            with buffers_kept(model):
+                output.square().sum().backward()
+        gradients = [p.grad for p in (*model.parameters(), *adaptation.theta_parameters()) if p.grad is not None]
+        found.append(([output, *gradients, *model.buffers(), torch.get_rng_state()], sum(kept)))
+    (tensors, kept), (again, kept_again) = found
+    assert len(tensors) == len(again) > 20
+    assert all(torch.equal(a, b) for a, b in zip(tensors, again, strict=True))
+    assert kept_again < 0.8 * kept
 
 
 def test_another_way_to_feature_maps_is_refused():

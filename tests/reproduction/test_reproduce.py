@@ -29,7 +29,7 @@ from ssl_adapt.backbones.genotypes import GENOTYPES
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.runs.grid import run_grid
 from ssl_adapt.runs.grid_plan import LaunchOptions
-from ssl_adapt.training.learner import create_adaptation
+from ssl_adapt.training.create_adaptation import create_adaptation
 
 TABLES = [(table, scale) for table in (1, 3, 4) for scale in ("full", "cpu")]
 

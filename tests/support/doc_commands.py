@@ -27,6 +27,7 @@ BY_RECIPE = {  # of pretrain, but for the commands in BY_COMMAND
     "shrink_vit": (*DIGITS, VIT, "adapt.score_batches=2"),
     "simclr_resnet20": (*DIGITS, *HEADS, RESNET),
     "simclr_resnet50": (*DIGITS, *HEADS, RESNET),
+    "simclr_resnet50_224": (*DIGITS, *HEADS, "model.args={layers: [2, 1, 1, 1], channels: [8, 8, 8, 8]}"),
     "simclr_darts24": (*DIGITS, *HEADS, CELLS),
     "byol_resnet20": (*DIGITS, *HEADS, RESNET),
     "vicreg_resnet20": (*DIGITS, *HEADS, RESNET),

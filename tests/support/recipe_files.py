@@ -20,6 +20,7 @@ SHIPPED = (
     "simclr_darts24",
     "simclr_resnet20",
     "simclr_resnet50",
+    "simclr_resnet50_224",
     "supervised_darts",
     "supervised_mobilenetv2",
     "supervised_proxyless",
