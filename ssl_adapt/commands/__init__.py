@@ -18,6 +18,7 @@ from ssl_adapt.errors import UserError
 COMMANDS = {
     "pretrain": "pre-train a network while it adapts its architecture; accelerate launch -m ssl_adapt pretrain ...",
     "knn": "classify by nearest neighbours in the features of a frozen network",
+    "export": "hand a network on: to timm, the Hugging Face hub, ONNX or torch.export",
     "inspect": "show the edges of a network as a table, JSON and a drawing",
     "report": "draw two networks side by side, or theta over time",
     "grid": "start many runs, here or on Slurm",

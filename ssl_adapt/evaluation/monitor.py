@@ -38,6 +38,11 @@ class Monitor(Protocol):
 
     name: ClassVar[str]
 
+    @property
+    def queries(self) -> ImageSet | None:
+        """The images that are classified, if there are labels."""
+        ...
+
     def evaluate(self, network: nn.Module) -> Evaluation:
         """The evaluation of a network as it is now.
 

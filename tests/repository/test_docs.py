@@ -34,6 +34,7 @@ import ssl_adapt
 from benchmarks.bench_options import BenchOptions
 from reproduction.nat.nat_options import read_search_arguments
 from reproduction.table_options import read_request
+from ssl_adapt.commands.export_command import ExportOptions
 from ssl_adapt.commands.inspect_command import InspectOptions
 from ssl_adapt.commands.knn_command import KnnOptions
 from ssl_adapt.commands.recipes_command import read_recipes_arguments
@@ -49,6 +50,7 @@ PYTHON = {page: [block for block in BLOCKS if block.page == page and block.langu
 READERS: dict[str, Callable[[list[str]], object]] = {
     "pretrain": load_recipe,
     "knn": partial(read_options, KnnOptions),
+    "export": partial(read_options, ExportOptions),
     "inspect": partial(read_options, InspectOptions),
     "report": partial(read_options, ReportOptions),
     "grid": plan_grid,
@@ -59,7 +61,7 @@ READERS: dict[str, Callable[[list[str]], object]] = {
 }
 OURS = [command for command in COMMANDS if command.startswith("ssl-adapt ")]
 LAUNCHES = [command for command in COMMANDS if re.search(r"\b(accelerate launch|torchrun)\b", command)]
-SLOW_PAGES = {"docs/first_hour.md"}  # a whole run
+SLOW_PAGES = {"docs/first_hour.md", "docs/hand_on.md"}  # a whole run; ONNX
 
 
 def test_every_block_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
@@ -70,8 +72,8 @@ def test_every_block_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     languages = Counter(block.language for block in BLOCKS)
     with capsys.disabled():
         print(f"\n{len(PAGES)} pages: blocks {dict(languages)}, different commands {dict(kinds)}")
-    assert languages == {"bash": 47, "python": 16, "text": 5}
-    assert kinds == {"ssl-adapt": 56, "launch": 7, "make": 6, "pip": 4, "python": 4, "sbatch": 1}
+    assert languages == {"bash": 49, "python": 17, "text": 5}
+    assert kinds == {"ssl-adapt": 60, "launch": 7, "make": 6, "pip": 5, "python": 4, "sbatch": 1}
     assert set(BY_COMMAND) <= set(COMMANDS), "a line for a command that no page has"
     assert not any(re.search(r"^ {4}(ssl-adapt|python|make|pip|accelerate) ", page.read_text(), re.M) for page in PAGES)
 
@@ -192,7 +194,7 @@ def test_other_commands_name_what_there_is() -> None:
                 load_recipe(arguments)
             case _:
                 pytest.fail(f"nothing checks: {shlex.join(words)}")
-    assert len(others) == 15
+    assert len(others) == 16
 
 
 # --- Python -----------------------------------------------------------------------------------------------
