@@ -52,8 +52,8 @@ class ExportOptions(Section):
     )
     plain: bool | None = Field(
         default=None,
-        description="of a folder: true: timm alone must load it; false: it needs ssl_adapt and keeps its edges, to adapt "
-        "on; null: timm alone, where it can",
+        description="of a folder: true: timm alone must load it; false: it keeps its edges, to adapt on, and needs "
+        "ssl_adapt; null: timm alone, where it can",
     )
     push: Repository | None = Field(default=None, description="upload the folder to this repository of the hub")
     private: bool = Field(default=True, description="of push: a repository that is made can be seen by its owner alone")

@@ -34,12 +34,12 @@ def plain_timm(model: nn.Module, extra_args: Mapping[str, Any] | None = None) ->
     """
     name = model_name(model)
     if name != ADAPTABLE:
-        if not _is_timm_s(name):
+        if not is_timm_s_own(name):
             raise UserError(f"{name} is a network of ssl_adapt")
         return model, dict(extra_args or {})
     arguments = model_args(model)
     base, base_args = arguments["base"], dict(arguments["base_args"])
-    if not _is_timm_s(base):
+    if not is_timm_s_own(base):
         raise UserError(f"{base} is no network of timm's own")
     removed = removed_blocks(Architecture.of(model).changed, [edge["name"] for edge in arguments["edges"]])
     names = _new_names(model, removed)
@@ -72,7 +72,8 @@ def removed_blocks(changed: Mapping[str, Choice], edges: list[str]) -> list[str]
     return removed
 
 
-def _is_timm_s(name: str) -> bool:
+def is_timm_s_own(name: str) -> bool:
+    """Whether timm alone builds the network of that name."""
     return timm.is_model(name) and timm.model_entrypoint(name).__module__.startswith("timm.")
 
 

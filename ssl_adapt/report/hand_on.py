@@ -74,7 +74,7 @@ def _write_folder(
     export_timm(plain, folder, extra_args=arguments)
     drawing = _draw(network, folder)
     repository = given.get("push")
-    card = write_card(plain, facts, drawing=drawing, repository=repository, needs_package=bool(reason), before=network)
+    card = write_card(plain, facts, drawing=drawing, repository=repository, before=network)
     write_text(folder / CARD, card)
     needs = f"with 'import ssl_adapt', as {reason}" if reason else "without ssl_adapt"
     lines = [f"timm loads it {needs}"]

@@ -14,6 +14,7 @@ from ssl_adapt.adaptation.architecture import Architecture, model_args, model_na
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import Adaptable
 from ssl_adapt.export.check import build_on_meta
+from ssl_adapt.export.plain_timm import is_timm_s_own
 from ssl_adapt.json_text import read_json, read_text
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.recipe.yaml_text import dump_yaml
@@ -55,7 +56,7 @@ def read_facts(folder: Path) -> CardFacts:
 
 def write_card(
     network: nn.Module, facts: CardFacts, *, drawing: str | None = None, repository: str | None = None,
-    needs_package: bool = True, before: nn.Module | None = None,
+    before: nn.Module | None = None,
 ) -> str:  # fmt: skip
     """The text of a card: what is known is stated, and nothing else.
 
@@ -64,7 +65,6 @@ def write_card(
         facts: of the run.
         drawing: the file beside the card that shows the cells.
         repository: of the hub, where the card goes; None: a folder.
-        needs_package: whether timm needs our package to build the network.
         before: the network with its edges, where `network` is one of timm alone that has none; None: `network`.
     """
     adapted = before or network
@@ -73,10 +73,10 @@ def write_card(
         _front_matter(network, facts),
         f"# {plain_text(facts.name)}",
         _introduction(adapted, facts, architecture),
-        _table_of_costs(network, adapted, architecture),
+        _table_of_costs(network, adapted, architecture, facts),
         _changes(adapted, architecture, drawing),
         _results(facts),
-        _loading(network, repository, needs_package),
+        _loading(network, repository),
         _limits(facts),
         _recipe(facts),
         CITATION,
@@ -141,7 +141,7 @@ def _base(network: nn.Module) -> str:
     return str(model_args(network).get("base", model_name(network)))
 
 
-def _table_of_costs(network: Any, adapted: nn.Module, architecture: Architecture | None) -> str:
+def _table_of_costs(network: Any, adapted: nn.Module, architecture: Architecture | None, facts: CardFacts) -> str:
     """Parameters and multiply-adds, before and now."""
     size = tuple(network.pretrained_cfg["input_size"])
     nets = {"this network": network}
@@ -149,10 +149,11 @@ def _table_of_costs(network: Any, adapted: nn.Module, architecture: Architecture
         shape = {"num_classes": network.num_classes, "pretrained_cfg_overlay": {"input_size": size}}
         arguments = {**shape, **architecture.model_args}
         nets = {"before adaptation": build_on_meta(model_name(adapted), arguments), **nets}
-    rows = [
-        (name, f"{count_parameters(net):,}", f"{count_macs(net, torch.zeros(1, *size)):,}")
-        for name, net in nets.items()
-    ]
+    known = (facts.result or {}).get("macs")  # the run counted them
+    rows = []
+    for name, net in nets.items():
+        macs = known if net is network and isinstance(known, int) else count_macs(net, torch.zeros(1, *size))
+        rows.append((name, f"{count_parameters(net):,}", f"{macs:,}"))
     image = " x ".join(map(str, size))
     return "## Network\n\n" + _table(("", "parameters", f"multiply-adds of one image, {image}"), rows)
 
@@ -202,11 +203,11 @@ def _shown_interval(share: float, count: Any) -> str:
     return "{:.2%} to {:.2%}".format(*interval(share, count))
 
 
-def _loading(network: Any, repository: str | None, needs_package: bool) -> str:
+def _loading(network: Any, repository: str | None) -> str:
     name = f"hf-hub:{repository}" if repository else "local-dir:FOLDER"
     note = "timm alone loads it"
     imports = "import timm"
-    if needs_package:
+    if not is_timm_s_own(model_name(network)):
         note = "It needs ssl_adapt, whose import registers this network with timm"
         imports = "import ssl_adapt, timm"
     note += "" if repository else "; FOLDER is the folder of this file"

@@ -1,4 +1,4 @@
-"""Small networks of every family, adapted at random and fixed, with BatchNorm statistics that are not a new network's."""
+"""Small networks of every family, adapted at random and fixed, with BatchNorm statistics of images that they saw."""
 
 import random
 import warnings

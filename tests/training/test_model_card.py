@@ -65,11 +65,13 @@ def test_what_a_card_says(tmp_path: Path) -> None:
 def test_a_card_without_numbers_says_so_and_one_without_a_run_too(tmp_path: Path) -> None:
     model = timm.create_model("resnet20", width=4, layers=[1], num_classes=0)
     assert "Nothing was measured" in write_card(model, facts_of(tmp_path, result={}))
-    card = write_card(model, CardFacts("net"), needs_package=True)
+    card = write_card(model, CardFacts("net"))
     assert "How it was trained was not recorded here." in card
     assert "## Results" not in card
     assert "## Recipe" not in card
     assert front_matter(card)["pipeline_tag"] == "image-feature-extraction"
+    assert "import ssl_adapt, timm\n" in card
+    assert "\nimport timm\n" in write_card(timm.create_model("test_resnet"), CardFacts("net"))
 
 
 @pytest.mark.parametrize(
