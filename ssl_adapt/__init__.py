@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ssl_adapt.evaluation.knn import evaluate_knn
     from ssl_adapt.evaluation.protocol import KnnProtocol
     from ssl_adapt.export import export_timm, load_export
+    from ssl_adapt.export.graph import export_graph
     from ssl_adapt.objectives.nt_xent import nt_xent
     from ssl_adapt.recipe import load_recipe
     from ssl_adapt.training.loop import pretrain
@@ -31,6 +32,7 @@ __all__ = [
     "adaptable",
     "apply_architecture",
     "evaluate_knn",
+    "export_graph",
     "export_timm",
     "load_export",
     "load_recipe",
@@ -47,6 +49,7 @@ _MODULES = {
     "adaptable": "ssl_adapt.backbones.adaptable",
     "apply_architecture": "ssl_adapt.adaptation.architecture",
     "evaluate_knn": "ssl_adapt.evaluation.knn",
+    "export_graph": "ssl_adapt.export.graph",
     "export_timm": "ssl_adapt.export",
     "load_export": "ssl_adapt.export",
     "load_recipe": "ssl_adapt.recipe",

@@ -22,6 +22,7 @@ COMMANDS = {
     "embed": "write the features of all images of a set to files",
     "retrieve": "find the nearest images of an embedded set",
     "linear": "train a linear classifier on the features of a frozen network",
+    "export": "hand a network on: to timm, the Hugging Face hub, ONNX or torch.export",
     "inspect": "show the edges of a network as a table, JSON and a drawing",
     "report": "draw two networks side by side, or theta over time",
     "grid": "start many runs, here or on Slurm",

@@ -2,7 +2,9 @@
 
 import difflib
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
@@ -51,8 +53,8 @@ def find_network(model: str) -> str:
     raise UserError(_describe_unknown(model))
 
 
-def load_network(name: str, *, pretrained: bool) -> nn.Module:
-    """The backbone without its classifier, on the CPU in evaluation mode: images (B, 3, H, W) -> (B, D).
+def load_network(name: str, *, pretrained: bool, classifier: bool = False) -> nn.Module:
+    """The backbone, on the CPU in evaluation mode: images (B, 3, H, W) -> (B, D), or logits with its `classifier`.
 
     An export folder may be untrusted, and goes through `load_export`. What `hf-hub:` names is downloaded and
     loaded as timm does it, so type names that you trust.
@@ -60,15 +62,17 @@ def load_network(name: str, *, pretrained: bool) -> nn.Module:
     Args:
         name: what `find_network` returned.
         pretrained: False draws the weights with seed 0; torch's global random state is not touched.
+        classifier: whether it keeps the classifier that it has.
 
     Raises:
         ValueError: there are no weights, they can't be read or downloaded, or `load_export` refuses the folder.
     """
+    arguments = {} if classifier else {"num_classes": 0}
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(RANDOM_SEED)
         if name.startswith(LOCAL):
-            return load_export(_folder(name), pretrained=pretrained, num_classes=0).eval()
-        return _load_named(name, pretrained).eval()
+            return load_export(_folder(name), pretrained=pretrained, **arguments).eval()
+        return _load_named(name, pretrained, arguments).eval()
 
 
 def input_size_px(network: nn.Module, asked_px: int | None) -> int:
@@ -99,13 +103,13 @@ def _folder(model: str) -> Path:
     return Path(os.path.expanduser(model.removeprefix(LOCAL)))  # os.path gives no error for a name that cannot be
 
 
-def _load_named(name: str, pretrained: bool) -> nn.Module:
+def _load_named(name: str, pretrained: bool, arguments: Mapping[str, Any]) -> nn.Module:
     """The network that timm builds by name or downloads from the hub."""
     is_plain = not name.startswith(HUB)
     try:
         if is_plain and pretrained and not has_weights(name):
             raise UserError("timm has no weights for it; type pretrained=false for random ones")
-        model: nn.Module = timm.create_model(name, pretrained=pretrained, num_classes=0)
+        model: nn.Module = timm.create_model(name, pretrained=pretrained, **arguments)
     except Exception as error:  # timm, the hub and safetensors have no common class of errors
         reason = one_line(error)
         if isinstance(error, OSError):

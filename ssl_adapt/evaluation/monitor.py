@@ -43,6 +43,11 @@ class Monitor(Protocol):
         """The training images, or a sample of them."""
         ...
 
+    @property
+    def queries(self) -> ImageSet | None:
+        """The images that are classified, if there are labels."""
+        ...
+
     def evaluate(self, network: nn.Module) -> Evaluation:
         """The evaluation of a network as it is now.
 

@@ -20,6 +20,9 @@ from ssl_adapt.errors import UserError
 from ssl_adapt.export.check import CONFIG, REFUSED_ARGUMENTS, WEIGHTS, check_export, check_finite
 from ssl_adapt.json_text import check_plain, one_line
 
+CARD, DRAWING = "README.md", "cells.png"  # which may lie beside the two others
+_FILES = {CONFIG, WEIGHTS, CARD, DRAWING}
+
 # The keys of timm's pretrained_cfg that describe a checkpoint, without those of its origin.
 _CFG_KEYS = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation", "pool_size", "fixed_input_size",
              "first_conv", "classifier")  # fmt: skip
@@ -34,7 +37,7 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
 
     Args:
         model: a network that timm built; adapted ones must be fixed.
-        folder: new, empty, or an earlier export, which is then replaced.
+        folder: new, empty, or an earlier export, which is then replaced, its model card included.
         extra_args: the arguments that a plain timm model was created with, as it does not store them.
 
     Raises:
@@ -45,7 +48,7 @@ def export_timm(model: nn.Module, folder: str | Path, *, extra_args: Mapping[str
     if not getattr(model, "pretrained_cfg", None):
         raise UserError(f"{type(model).__name__} was not built by timm.create_model, so it can't be loaded by it")
     target = Path(folder).expanduser().resolve()
-    if target.exists() and not (target.is_dir() and {path.name for path in target.iterdir()} <= {CONFIG, WEIGHTS}):
+    if target.exists() and not (target.is_dir() and {path.name for path in target.iterdir()} <= _FILES):
         raise UserError(f"{folder} holds something else than an export: choose another folder, or empty it")
     network: Any = deepcopy(model).to("cpu", torch.float32).eval()  # Any: timm's contract is not in nn.Module
     if isinstance(network, CellNetwork):

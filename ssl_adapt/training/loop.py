@@ -8,9 +8,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from ssl_adapt.export import export_timm
+from ssl_adapt.export import export_timm, load_export
+from ssl_adapt.export.timm import CARD
 from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import AdaptSection, ModelSection, Recipe, TrainSection
+from ssl_adapt.runs.atomic_file import write_text
 from ssl_adapt.runs.checkpoint import Checkpoint
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
@@ -29,6 +31,7 @@ from ssl_adapt.training.measurements import (
     log_step,
     log_theta,
 )
+from ssl_adapt.training.model_card import read_facts, write_card
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.plan import describe_plan, try_export, warn_if_too_short
 from ssl_adapt.training.progress import (
@@ -196,10 +199,11 @@ def stop_early(log: RunLog, folder: RunFolder, epoch: int) -> None:
 
 
 def export(log: RunLog, folder: RunFolder, learner: Learner, model: ModelSection) -> Path:
-    """Export what was evaluated, in the main process, and say how to load it."""
+    """Export what was evaluated with its model card, in the main process, and say how to load it."""
     folder.finish_checkpoint()
     if log.accelerator.is_main_process:
         export_timm(learner.evaluated.backbone, folder.export, extra_args=model.args)
+        write_text(folder.export / CARD, write_card(load_export(folder.export), read_facts(folder.path)))
     log.accelerator.wait_for_everyone()
     log.say(f"exported: timm.create_model('local-dir:{folder.export}', pretrained=True, num_classes=0)")
     folder.save_status("finished")

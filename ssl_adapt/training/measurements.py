@@ -138,6 +138,7 @@ def log_result(
     result: dict[str, Any] = {
         key: {name: landmarks[name].get(key) for name in LANDMARKS if name in landmarks},
         "protocol": monitor.describe(),
+        "test_images": 0 if monitor.queries is None else len(monitor.queries),
         "changed": landmarks["fix"]["changed"] if "fix" in landmarks else {},
         "parameters": count_parameters(backbone),
         "macs": macs_of(backbone, learner.image_px),

@@ -35,6 +35,7 @@ from benchmarks.bench_options import BenchOptions
 from reproduction.nat.nat_options import read_search_arguments
 from reproduction.table_options import read_request
 from ssl_adapt.commands.embed_command import EmbedOptions
+from ssl_adapt.commands.export_command import ExportOptions
 from ssl_adapt.commands.inspect_command import InspectOptions
 from ssl_adapt.commands.knn_command import KnnOptions
 from ssl_adapt.commands.linear_command import LinearOptions
@@ -55,6 +56,8 @@ READERS: dict[str, Callable[[list[str]], object]] = {
     "knn": partial(read_options, KnnOptions),
     "embed": partial(read_options, EmbedOptions),
     "retrieve": partial(read_options, RetrieveOptions),
+    "export": partial(read_options, ExportOptions),
+    "linear": partial(read_options, LinearOptions),
     "inspect": partial(read_options, InspectOptions),
     "report": partial(read_options, ReportOptions),
     "grid": plan_grid,
@@ -65,7 +68,7 @@ READERS: dict[str, Callable[[list[str]], object]] = {
 }
 OURS = [command for command in COMMANDS if command.startswith("ssl-adapt ")]
 LAUNCHES = [command for command in COMMANDS if re.search(r"\b(accelerate launch|torchrun)\b", command)]
-SLOW_PAGES = {"docs/first_hour.md"}  # a whole run
+SLOW_PAGES = {"docs/first_hour.md", "docs/hand_on.md"}  # a whole run; ONNX
 
 
 def test_every_block_is_counted(capsys: pytest.CaptureFixture[str]) -> None:

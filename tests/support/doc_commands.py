@@ -81,6 +81,10 @@ BY_COMMAND = {
         after=f"{ORIGINAL} run.dir=runs/original train.max_steps=4 '{CELLS}'"
     ),
     "ssl-adapt report theta=runs/quickstart plot=theta.svg": How(is_fast=True),
+    "ssl-adapt export model=runs/quickstart out=quickstart": How(is_fast=True),
+    "ssl-adapt export model=runs/quickstart out=quickstart.onnx normalize=true": How(),
+    "ssl-adapt export model=runs/quickstart out=quickstart.pt2": How(),
+    "ssl-adapt export model=runs/quickstart push=me/quickstart": How(("push=null", "out=pushed")),  # there is no hub
     "ssl-adapt report before=resnet20_nat after=runs/table_1_cpu/resnet20_nat-nat-seed=1 drawing=cells.svg": How(
         ("before=runs/quickstart", "after=runs/quickstart")
     ),
