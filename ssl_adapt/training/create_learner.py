@@ -17,7 +17,7 @@ from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.choice import cost_images
-from ssl_adapt.training.growth import set_aside
+from ssl_adapt.training.grow import set_aside
 from ssl_adapt.training.learner import Learner, create_adaptation
 from ssl_adapt.training.optimizers import create_theta_optimizer, create_weight_optimizer, layer_rates
 from ssl_adapt.training.setting import prepare
