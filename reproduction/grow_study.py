@@ -48,7 +48,7 @@ def run_arm(arm: str, seed: int, epochs: int, arguments: argparse.Namespace) -> 
     }  # fmt: skip
     growing = {
         "score": arm, "start_share": arguments.start_share, "rounds": arguments.rounds, "granularity": "branch",
-        "epochs": epochs / 2, "mode": "hard", "anneal_epochs": 0,
+        "epochs": epochs / 2, "mode": "hard", "anneal_epochs": 0, "score_batches": arguments.score_batches,
     }  # fmt: skip
     if arm.startswith("whole"):
         values["adapt"] = None
@@ -78,6 +78,7 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3, 4])
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--score-batches", type=int, default=16)
     parser.add_argument("--start-share", type=float, default=0.3)
     arguments = parser.parse_args(given)
     head = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)

@@ -13,7 +13,7 @@ from ssl_adapt.recipe import AdaptSection
 from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.choice import Choice
-from ssl_adapt.training.growth import open_branches
+from ssl_adapt.training.grow import open_branches
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.measurements import measure_network
 from ssl_adapt.training.plan import macs_of

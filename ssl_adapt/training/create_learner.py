@@ -19,7 +19,7 @@ from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.choice import cost_images
 from ssl_adapt.training.compilation import check_compiler, compile_network
 from ssl_adapt.training.create_adaptation import create_adaptation
-from ssl_adapt.training.growth import set_aside
+from ssl_adapt.training.grow import set_aside
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.optimizers import create_theta_optimizer, create_weight_optimizer, layer_rates
 from ssl_adapt.training.recomputation import recompute_activations

@@ -20,7 +20,7 @@ from ssl_adapt.runs.stop_signal import InterruptedRunError, StopSignal
 from ssl_adapt.training.architecture_log import adapt_network
 from ssl_adapt.training.choice import budget_reached, check_budget, choose_changes
 from ssl_adapt.training.create_learner import create_learner
-from ssl_adapt.training.growth import choose_growth
+from ssl_adapt.training.grow import choose_growth
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.measurements import (
     create_monitor,

@@ -16,7 +16,7 @@ from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.choice import choose_changes
 from ssl_adapt.training.create_learner import create_learner
-from ssl_adapt.training.growth import choose_growth, open_branches
+from ssl_adapt.training.grow import choose_growth, open_branches
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.schedules import Stages

@@ -16,7 +16,7 @@ from ssl_adapt.adaptation.budget import measure_cost
 from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.training.create_learner import create_learner
-from ssl_adapt.training.growth import choose_growth, open_branches
+from ssl_adapt.training.grow import choose_growth, open_branches
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.setting import create_stages
