@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_adapt.adaptation.statistics import statistics_at_rest
-from ssl_adapt.data import Batch, ImageSet, ImageSplits, epoch_order, iterate_batches, load_image_splits
+from ssl_adapt.data import Batch, Columns, ImageSet, ImageSplits, epoch_order, iterate_batches, load_image_splits
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import process_count, process_index
 from ssl_adapt.recipe import AdaptSection, DataSection, Recipe, TrainSection
@@ -174,4 +174,5 @@ def load_splits(data: DataSection) -> ImageSplits:
         image_px=data.image_px,
         on_bad_image=data.on_bad_image,
         train_images=data.train_images,
+        columns=Columns(data.image_column, data.label_column),
     )
