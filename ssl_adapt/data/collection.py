@@ -27,14 +27,23 @@ class Collection(NamedTuple):
     test: Labelled | None
 
 
+def check_left_out(files: ImageFiles, on_bad_image: OnBadImage) -> None:
+    """Refuse files of which images were left out.
+
+    Raises:
+        ValueError: images were left out, and `on_bad_image` is "error"; the message names the first.
+    """
+    if files.left_out and on_bad_image == "error":
+        raise UserError(bad_image_sentence(files, *next(iter(files.left_out.items()))))
+
+
 def file_collection(files: ImageFiles, layout: Layout, image_px: int, on_bad_image: OnBadImage) -> Collection:
     """The collection of `files` whose splits and classes `layout` names.
 
     Raises:
-        ValueError: files were left out, and `on_bad_image` is "error".
+        ValueError: images were left out, and `on_bad_image` is "error".
     """
-    if files.left_out and on_bad_image == "error":
-        raise UserError(bad_image_sentence(files, *next(iter(files.left_out.items()))))
+    check_left_out(files, on_bad_image)
     classes = layout.class_names
     index_of = {label: index for index, label in enumerate(classes)}
 

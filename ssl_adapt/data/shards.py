@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
+from ssl_adapt.data.collection import check_left_out
 from ssl_adapt.data.columns import Columns
 from ssl_adapt.data.image_dataset import OnBadImage
 from ssl_adapt.data.layout import Classes, Layout, listed_layout
@@ -107,6 +108,7 @@ def open_shards(root: Path, columns: Columns, on_bad_image: OnBadImage) -> tuple
         root, tuple(names[index] for index in order), left_out, tuple(shard.path for shard in shards),
         *(np.asarray(values, dtype=np.int64)[order] for values in (shard_of, offsets, sizes)),
     )  # fmt: skip
+    check_left_out(files, on_bad_image)  # first, as what is left may be too little
     return files, listed_layout(root, train, test)
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import torch
 
 from ssl_adapt.data.batches import epoch_order
-from ssl_adapt.data.collection import Collection, Labelled, file_collection
+from ssl_adapt.data.collection import Collection, Labelled, check_left_out, file_collection
 from ssl_adapt.data.columns import Columns
 from ssl_adapt.data.csv_list import open_csv
 from ssl_adapt.data.hub_dataset import open_hub_dataset
 from ssl_adapt.data.image_dataset import FileImages, OnBadImage
 from ssl_adapt.data.image_set import ArrayImages, ImageSet, ImageSplits, create_image_set
-from ssl_adapt.data.image_source import open_image_files
+from ssl_adapt.data.image_source import ImageFiles, open_image_files
 from ssl_adapt.data.layout import find_layout
 from ssl_adapt.data.shards import open_shards
 from ssl_adapt.data.torchvision_sets import TORCHVISION, torchvision_collection
@@ -107,7 +107,7 @@ def _find_collection(
         if root is not None and not own_files.exists() and (root.exists() or root.name.endswith(_TAR_ENDINGS)):
             files = open_image_files(root, memory_limit_bytes=memory_limit_bytes)
             if files.names or root.is_file():
-                return file_collection(files, find_layout(files), image_px, on_bad_image)
+                return _folder(files, ("test", "val"), image_px, on_bad_image)
         return torchvision_collection(name, root or _DOWNLOAD_ROOT, image_px)
     root = root or _TINY_IMAGENET_ROOT
     if name == "tiny_imagenet" and not root.exists():
@@ -123,6 +123,11 @@ def _find_collection(
         return file_collection(*open_shards(root, columns, on_bad_image), image_px, on_bad_image)
     held_out = ("val", "test") if name == "tiny_imagenet" else ("test", "val")  # its test/ has no labels
     files = open_image_files(root, memory_limit_bytes=memory_limit_bytes)
+    return _folder(files, held_out, image_px, on_bad_image)
+
+
+def _folder(files: ImageFiles, held_out: tuple[str, ...], image_px: int, on_bad_image: OnBadImage) -> Collection:
+    check_left_out(files, on_bad_image)  # first, as what is left may be too little for any layout
     return file_collection(files, find_layout(files, held_out=held_out), image_px, on_bad_image)
 
 

@@ -8,7 +8,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from ssl_adapt.data import ImageSet, load_image_splits
+from ssl_adapt.data import Columns, ImageSet, load_image_splits
 from ssl_adapt.data_names import DATA_NAMES
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.features import extract_features, raw_pixels
@@ -31,6 +31,7 @@ class RunDefaults(NamedTuple):
     workers: int
     train_images: int | None = None
     protocol: KnnProtocol | None = None
+    columns: Columns = Columns()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,6 +48,7 @@ class ScoreSettings:
     data: str
     root: str | None
     train_images: int | None
+    columns: Columns
     image_px: int | None
     protocol: KnnProtocol
     probes: int | None
@@ -104,12 +106,14 @@ def create_settings(given: Mapping[str, Any], run: RunDefaults | None) -> ScoreS
             f"{given['model']} is no run folder, whose recipe names the images: add data=NAME, "
             f"one of {', '.join(DATA_NAMES)}"
         )
+    own_columns = run.columns if run and "data" not in given else Columns()
     return ScoreSettings(
         model=given["model"],
         network=network,
         data=data,
         root=given.get("root", run.root if run and "data" not in given else None),
         train_images=run.train_images if run and "data" not in given else None,
+        columns=Columns(*(given.get(f"{name}_column", getattr(own_columns, name)) for name in Columns._fields)),
         image_px=given.get("image_px"),
         protocol=_create_protocol(given, run),
         probes=_find_probes(given),
@@ -212,11 +216,21 @@ def _load_labelled(settings: ScoreSettings, image_px: int) -> tuple[ImageSet, Im
     """Training images to vote and test images to classify, both with labels."""
     try:
         train, test = load_image_splits(
-            settings.data, root=settings.root, image_px=image_px, train_images=settings.train_images
+            settings.data,
+            root=settings.root,
+            image_px=image_px,
+            train_images=settings.train_images,
+            columns=settings.columns,
         )
     except ValueError as error:
         # the loader's messages name the keys of a recipe
-        message = str(error).replace("data.name", "data").replace("data.root", "root")
+        message = (
+            str(error)
+            .replace("data.name", "data")
+            .replace("data.root", "root")
+            .replace("data.image_column", "image_column")
+        )
+        message = message.replace("data.label_column", "label_column")
         raise UserError(message) from error
     where = f"data={settings.data}" + (f" root={settings.root}" if settings.root else "")
     if train.labels is None:

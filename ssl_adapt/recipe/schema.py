@@ -99,7 +99,7 @@ class DataSection(Section):
             )
         columns = [key for key in ("image_column", "label_column") if getattr(self, key) is not None]
         if columns and self.name not in WITH_COLUMNS:
-            raise UserError(f"data.{columns[0]} goes with data.name={', '.join(WITH_COLUMNS)}: set it to null")
+            raise UserError(f"data.{columns[0]} goes with data.name={' or '.join(WITH_COLUMNS)}: set it to null")
         return self
 
 

@@ -26,6 +26,7 @@ from accelerate.commands.launch import launch_command_parser
 from checkout import ROOT
 from doc_blocks import PAGES, find_blocks, find_commands
 from doc_commands import BY_COMMAND, How, how, with_overrides
+from doc_tables import write_tables
 from image_folders import tar_of, write_images
 from script_calls import run_command
 from torch.distributed.run import get_args_parser
@@ -70,8 +71,8 @@ def test_every_block_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     languages = Counter(block.language for block in BLOCKS)
     with capsys.disabled():
         print(f"\n{len(PAGES)} pages: blocks {dict(languages)}, different commands {dict(kinds)}")
-    assert languages == {"bash": 47, "python": 16, "text": 5}
-    assert kinds == {"ssl-adapt": 56, "launch": 7, "make": 6, "pip": 4, "python": 4, "sbatch": 1}
+    assert languages == {"bash": 50, "python": 16, "text": 5}
+    assert kinds == {"ssl-adapt": 60, "launch": 7, "make": 6, "pip": 5, "python": 4, "sbatch": 1}
     assert set(BY_COMMAND) <= set(COMMANDS), "a line for a command that no page has"
     assert not any(re.search(r"^ {4}(ssl-adapt|python|make|pip|accelerate) ", page.read_text(), re.M) for page in PAGES)
 
@@ -107,6 +108,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     names = [f"{split}/{label}/{index}.png" for split in counts for label in "ab" for index in range(counts[split])]
     write_images(folder / "images", *names)
     tar_of(folder / "images", folder / "images.tar", inside="images")
+    write_tables(folder, names)
     with chdir(folder):
         quickstart = "ssl-adapt pretrain recipe=quickstart"
         run(quickstart, BY_COMMAND[quickstart], folder / "runs")
@@ -192,7 +194,7 @@ def test_other_commands_name_what_there_is() -> None:
                 load_recipe(arguments)
             case _:
                 pytest.fail(f"nothing checks: {shlex.join(words)}")
-    assert len(others) == 15
+    assert len(others) == 16
 
 
 # --- Python -----------------------------------------------------------------------------------------------
