@@ -33,6 +33,8 @@ class EmbedOptions(Section):
     root: Text | None = Field(
         default=None, description="folder or tar that holds the images; null: the run's, or the data set's usual place"
     )
+    image_column: Text | None = Field(default=None, description="csv, hf, webdataset: as data.image_column of a recipe")
+    label_column: Text | None = Field(default=None, description="csv, hf, webdataset: as data.label_column of a recipe")
     image_px: Count | None = Field(
         default=None, description="side of the square images that the network sees; null: its input size"
     )

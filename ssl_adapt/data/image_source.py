@@ -62,7 +62,7 @@ def open_image_files(root: Path, *, memory_limit_bytes: int) -> ImageFiles:
         return FolderFiles(root, _image_names(_find_files(root)))
     if not root.exists():
         raise UserError(f"data.root={root} does not exist: type the path of a folder of images or of a tar of one")
-    members, left_out = index_tar(root, memory_limit_bytes=memory_limit_bytes)
+    members, left_out, _ = index_tar(root, memory_limit_bytes=memory_limit_bytes)
     images_left_out = {name: left_out[name] for name in _image_names(left_out)}
     return TarFiles(root, _image_names(members), images_left_out, members)
 

@@ -21,11 +21,12 @@ class Layout(NamedTuple):
 
     train: Classes
     test: Classes | None
+    order: tuple[str, ...] = ()
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The classes of `train`, sorted; empty without class folders."""
-        return tuple(sorted({label for label in self.train.values() if label is not None}))
+        """The classes by index: `order`, or else those of `train`, sorted; empty where no image has a class."""
+        return self.order or tuple(sorted({label for label in self.train.values() if label is not None}))
 
 
 def find_layout(files: ImageFiles, *, held_out: tuple[str, ...] = _HELD_OUT) -> Layout:
@@ -102,7 +103,7 @@ def _held_out_classes(files: ImageFiles, folder: str, names: list[str]) -> Class
 
 
 def _check(root: Path, layout: Layout) -> None:
-    train, test = layout
+    train, test = layout.train, layout.test
     if len(train) < 2:
         raise UserError(f"data.root={root} holds one image for training ({next(iter(train))!r}): give it at least two")
     if test is None:
@@ -120,3 +121,29 @@ def _check(root: Path, layout: Layout) -> None:
             f"data.root={root} has held-out images of class {extra[0]!r} but none in train/ "
             f"({len(extra)} such classes): give train/ the same class folders"
         )
+
+
+def listed_layout(root: Path, train: Classes, test: Classes | None, order: tuple[str, ...] = ()) -> Layout:
+    """The layout of images whose splits and classes are listed; without an `order` class 2 comes before class 10.
+
+    Raises:
+        ValueError: fewer than two images for training; labels in one split alone; a class that no training image has.
+    """
+    if len(train) < 2:
+        raise UserError(f"data.root={root} has {len(train)} image(s) for training: give it at least two")
+    train_labels, test_labels = set(train.values()), set((test or {}).values())
+    if test and (None in train_labels) != (None in test_labels):
+        bare, other = ("training", "held-out") if None in train_labels else ("held-out", "training")
+        raise UserError(
+            f"the {bare} images of data.root={root} have no labels, the {other} ones do: give both labels, or neither"
+        )
+    labels = sorted(label for label in train_labels if label is not None)
+    extra = sorted(label for label in test_labels - train_labels if label is not None)
+    if extra:
+        raise UserError(
+            f"data.root={root} has held-out images of class {extra[0]!r} and none for training "
+            f"({len(extra)} such classes): add some, or leave these out"
+        )
+    if not order and all(label.isdecimal() for label in labels):
+        labels.sort(key=int)
+    return Layout(train, test or None, order or tuple(labels))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any, NamedTuple, cast
 
+from ssl_adapt.data.tar_headers import read_plain_headers
 from ssl_adapt.errors import UserError
 
 _DECOMPRESSORS: dict[bytes, Callable[[Path], Any]] = {
@@ -18,6 +19,7 @@ _DECOMPRESSORS: dict[bytes, Callable[[Path], Any]] = {
     b"\xfd7zXZ": lzma.open,
     b"]\0\0": lzma.open,
 }
+_REGULAR = tarfile.TarInfo()
 _MAX_LINKS = 40  # in a chain, as Linux allows; a longer chain counts as a loop
 
 # (offset, size) of a file, or its bytes where there is no offset: in a compressed tar, or for a sparse file
@@ -52,32 +54,59 @@ class TarFiles:
 
 
 class TarIndex(NamedTuple):
-    """The place of each file in a tar, and the reason for each member that cannot be read, by name; no folders."""
+    """The place of each file in a tar, and the reason for each member that cannot be read, by name; no folders.
+
+    `damage` says why the tar could not be read to its end, if it could not.
+    """
 
     members: dict[str, Place]
     left_out: dict[str, str]
+    damage: str = ""
+
+
+class RefusedTarError(Exception):
+    """A readable tar is refused; the message is put after the tar's path."""
 
 
 def index_tar(path: Path, *, memory_limit_bytes: int) -> TarIndex:
-    """The index of a tar, plain or compressed by gzip, bzip2 or xz; a compressed one is read into memory.
-
-    Nothing is written, so no name can reach a file outside the tar: a leading `/` is dropped, as tar does, and
-    a name that leaves the tar by `..` is left out. Links are followed to files of the tar, and else left out,
-    as devices and pipes are.
+    """The index of a whole tar, see `read_tar_index`.
 
     Raises:
         ValueError: the tar is broken or cut off, holds a name twice, or needs more than `memory_limit_bytes`,
             which is found before that memory is taken; the message says what to do.
     """
+    try:
+        index = read_tar_index(path, memory_limit_bytes=memory_limit_bytes)
+    except RefusedTarError as refusal:
+        raise UserError(f"data.root={path} {refusal}") from None
+    if index.damage:
+        raise UserError(
+            f"data.root={path} is neither a folder nor a tar that can be read ({index.damage}): "
+            "type the path of a folder of images or of a tar of one"
+        )
+    return index
+
+
+def read_tar_index(path: Path, *, memory_limit_bytes: int) -> TarIndex:
+    """The index of a tar, plain or compressed by gzip, bzip2 or xz, up to where it is damaged.
+
+    A compressed tar is read into memory. Nothing is written, so no name can reach a file outside the tar: a leading
+    `/` is dropped, as tar does, and a name that leaves the tar by `..` is left out. Links are followed to files of
+    the tar, and else left out, as devices and pipes are.
+
+    Raises:
+        RefusedTarError: the tar holds a name twice, or needs more memory than the limit.
+    """
     members: dict[str, Place] = {}
     links: dict[str, str] = {}
     left_out: dict[str, str] = {}
+    damage = ""
     try:
         if not path.is_file():
             raise tarfile.ReadError("it is a device or a pipe")
         for name, member, place in _read_members(path, memory_limit_bytes):
             if name in members or name in links:
-                raise _RefusedTarError(f"holds {name!r} twice: write it again with every file once")
+                raise RefusedTarError(f"holds {name!r} twice: write it again with every file once")
             if name == ".." or name.startswith("../"):
                 left_out[name] = "its name leaves the tar"
             elif place is not None:
@@ -88,23 +117,15 @@ def index_tar(path: Path, *, memory_limit_bytes: int) -> TarIndex:
                 links[name] = _inside(member.linkname)
             elif not member.isdir():
                 left_out[name] = "it is a device or a pipe, not a file"
-    except _RefusedTarError as refusal:
-        raise UserError(f"data.root={path} {refusal}") from None
+    except RefusedTarError:
+        raise
     # A bad header can raise more than tarfile's own errors: for a number out of range, or headers in headers.
     except Exception as error:
         # without the messages of each kind of compression
-        reason = " ".join(str(error).partition(":\n")[0].split()) or type(error).__name__
-        raise UserError(
-            f"data.root={path} is neither a folder nor a tar that can be read ({reason}): "
-            "type the path of a folder of images or of a tar of one"
-        ) from error
+        damage = " ".join(str(error).partition(":\n")[0].split()) or type(error).__name__
     followed = {name: members[end] for name in links if (end := _end_of_links(name, links)) in members}
     broken = {name: "it is a link to no file in the tar" for name in links if name not in followed}
-    return TarIndex(members | followed, left_out | broken)
-
-
-class _RefusedTarError(Exception):
-    """A readable tar is refused; the message is put after the tar's path."""
+    return TarIndex(members | followed, left_out | broken, damage)
 
 
 class _Bounded:
@@ -133,8 +154,8 @@ class _Bounded:
         return content
 
 
-def _too_large(limit_bytes: int) -> _RefusedTarError:
-    return _RefusedTarError(
+def _too_large(limit_bytes: int) -> RefusedTarError:
+    return RefusedTarError(
         f"is compressed or has sparse files and needs more than the {limit_bytes:,} bytes that may be kept in "
         "memory: write it as a plain .tar, from which images can be read one by one"
     )
@@ -147,7 +168,10 @@ def _read_members(path: Path, memory_limit_bytes: int) -> Iterator[tuple[str, ta
     # A plain tar begins with a name, which may be BZh.
     found = [opener for magic, opener in _DECOMPRESSORS.items() if head.startswith(magic) and head[257:262] != b"ustar"]
     limit = memory_limit_bytes if found else path.stat().st_size
-    kept_bytes = 0
+    if not found and (plain := read_plain_headers(path)) is not None:
+        yield from ((_inside(name), _REGULAR, (offset, size)) for name, offset, size in plain)
+        return
+    kept_bytes, count = 0, 0
     with (
         found[0](path) if found else path.open("rb") as file,
         tarfile.TarFile(fileobj=cast(IO[bytes], _Bounded(file, limit))) as tar,
@@ -167,11 +191,13 @@ def _read_members(path: Path, memory_limit_bytes: int) -> Iterator[tuple[str, ta
                 assert content is not None, "a regular file has content"
                 place = content.read()
             yield _inside(member.name), member, place
+            count += 1
+            tar.members = []  # type: ignore[attr-defined]  # a header takes 1 KB of memory
         # tarfile takes a truncated or damaged header for the end, which really is a block of zeros.
         assert tar.fileobj is not None
         tar.fileobj.seek(tar.offset)
         if tar.fileobj.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-            raise tarfile.ReadError(f"it breaks off at member {len(tar.getmembers()) + 1}")
+            raise tarfile.ReadError(f"it breaks off at member {count + 1}")
 
 
 def _inside(name: str) -> str:

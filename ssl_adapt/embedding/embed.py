@@ -136,6 +136,7 @@ def _load_splits(subject: Subject, image_px: int, on_bad_image: OnBadImage) -> d
             root=subject.root,
             image_px=image_px,
             in_memory=False,
+            columns=subject.columns,
             on_bad_image="error" if on_bad_image == "error" else "replace",
         )
     except ValueError as error:
@@ -145,7 +146,9 @@ def _load_splits(subject: Subject, image_px: int, on_bad_image: OnBadImage) -> d
 
 
 def _own_keys(error: Exception) -> str:
-    message = str(error).replace("data.name", "data").replace("data.root", "root")
+    message = str(error).replace("data.name", "data")
+    for key in ("root", "image_column", "label_column"):
+        message = message.replace(f"data.{key}", key)
     return message.replace("train with data.on_bad_image=replace", "leave it out with on_bad_image=skip")
 
 

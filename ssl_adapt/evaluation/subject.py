@@ -8,7 +8,7 @@ import torch
 from timm.data.config import resolve_model_data_config
 from torch import Tensor, nn
 
-from ssl_adapt.data import ImageSet, load_image_splits
+from ssl_adapt.data import Columns, ImageSet, load_image_splits
 from ssl_adapt.data_names import DATA_NAMES
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.features import extract_features
@@ -29,6 +29,7 @@ class RunDefaults(NamedTuple):
     train_images: int | None = None
     protocol: KnnProtocol | None = None
     labelled_share: float | None = None
+    columns: Columns = Columns()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +47,7 @@ class Subject:
     root: str | None
     train_images: int | None
     labelled_share: float | None
+    columns: Columns
     image_px: int | None
     batch_size: int
     device: torch.device
@@ -71,6 +73,7 @@ def create_subject(given: Mapping[str, Any], run: RunDefaults | None) -> Subject
             f"one of {', '.join(DATA_NAMES)}"
         )
     own = run if run and "data" not in given else None
+    columns = own.columns if own else Columns()
     return Subject(
         model=given["model"],
         network=network,
@@ -79,6 +82,7 @@ def create_subject(given: Mapping[str, Any], run: RunDefaults | None) -> Subject
         root=given.get("root", own and own.root),
         train_images=own and own.train_images,
         labelled_share=given.get("labelled_share", own and own.labelled_share),
+        columns=Columns(*(given.get(f"{name}_column", getattr(columns, name)) for name in Columns._fields)),
         image_px=given.get("image_px"),
         batch_size=given.get("batch_size", 500),
         device=create_device(given.get("device", "cuda" if torch.cuda.is_available() else "cpu")),
@@ -118,11 +122,12 @@ def load_labelled(subject: Subject, image_px: int, score: str) -> tuple[ImageSet
             image_px=image_px,
             train_images=subject.train_images,
             labelled_share=subject.labelled_share,
+            columns=subject.columns,
         )
     except ValueError as error:
         # the loader's messages name the keys of a recipe
         message = str(error)
-        for key in ("data.name", "data.root", "data.labelled_share"):
+        for key in ("data.name", "data.root", "data.labelled_share", "data.image_column", "data.label_column"):
             message = message.replace(key, key.removeprefix("data.").replace("name", "data"))
         raise UserError(message) from error
     where = f"data={subject.data}" + (f" root={subject.root}" if subject.root else "")

@@ -8,7 +8,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from ssl_adapt.data_names import DataName
+from ssl_adapt.data_names import ROOTS, WITH_COLUMNS, DataName
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.adapt import AdaptSection
 from ssl_adapt.recipe.objective_sections import ObjectiveSection, SupervisedSection
@@ -67,9 +67,19 @@ class RunSection(Section):
 class DataSection(Section):
     """The images, and how they are batched and normalised."""
 
-    name: DataName = Field(description="data set; digits needs no file, folder takes the images under data.root")
+    name: DataName = Field(
+        description="data set; digits needs no file, and folder, csv, hf and webdataset take what data.root names"
+    )
     root: Text | None = Field(
-        default=None, description="folder or tar that holds the images; null means the data set's usual place"
+        default=None,
+        description="folder or tar that holds the images, a CSV, a data set of Hugging Face or a pattern of shards; "
+        "null means the data set's usual place",
+    )
+    image_column: Text | None = Field(
+        default=None, description="csv, hf: column of the images; webdataset: their ending; null: path, or found"
+    )
+    label_column: Text | None = Field(
+        default=None, description="csv, hf: column of the labels; webdataset: their ending or JSON key; null: found"
     )
     image_px: Count = Field(description="side of the square images that the network sees, in pixels")
     batch_size: BatchSize = Field(
@@ -92,9 +102,14 @@ class DataSection(Section):
     std: ChannelStd = Field(description="divides red, green, blue after data.mean is subtracted")
 
     @model_validator(mode="after")
-    def _folder_needs_root(self) -> DataSection:
-        if self.name == "folder" and self.root is None:
-            raise UserError("data.name=folder needs to know where the images are: add data.root=PATH")
+    def _root_and_columns_fit_the_name(self) -> DataSection:
+        if self.name in ROOTS and self.root is None:
+            raise UserError(
+                f"data.name={self.name} needs to know where the images are: add data.root={ROOTS[self.name]}"
+            )
+        columns = [key for key in ("image_column", "label_column") if getattr(self, key) is not None]
+        if columns and self.name not in WITH_COLUMNS:
+            raise UserError(f"data.{columns[0]} goes with data.name={' or '.join(WITH_COLUMNS)}: set it to null")
         return self
 
 

@@ -57,7 +57,7 @@ def check_labels(objective_name: str, data_name: str, train_set: ImageSet) -> No
     if train_set.labels is None:
         raise UserError(
             f"objective.name={objective_name} needs labels, and data.name={data_name} has none: "
-            "give the images in one folder for each class, or take a recipe of simclr"
+            "give images in one folder for each class, or a list or shards that have labels, or take a recipe of simclr"
         )
     if len(train_set.classes) < 2:
         raise UserError(f"data.name={data_name} has one class alone: a classifier needs two or more")

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+from ssl_adapt.data import Columns
 from ssl_adapt.evaluation.frozen_network import find_run_recipe
 from ssl_adapt.evaluation.subject import RunDefaults
 from ssl_adapt.recipe import load_recipe
@@ -20,4 +21,5 @@ def run_defaults(model: str) -> RunDefaults | None:
     recipe = load_recipe([f"recipe={path}"])
     data, knn = recipe.data, recipe.knn
     protocol = replace(create_protocol(knn), layer="backbone") if knn else None  # an export holds no projector
-    return RunDefaults(data.name, data.root, data.workers, data.train_images, protocol, data.labelled_share)
+    columns = Columns(data.image_column, data.label_column)
+    return RunDefaults(data.name, data.root, data.workers, data.train_images, protocol, data.labelled_share, columns)

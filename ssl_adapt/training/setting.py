@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_adapt.adaptation.statistics import statistics_at_rest
-from ssl_adapt.data import Batch, ImageSet, ImageSplits, epoch_order, iterate_batches, load_image_splits
+from ssl_adapt.data import Batch, Columns, ImageSet, ImageSplits, epoch_order, iterate_batches, load_image_splits
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import process_count, process_index
 from ssl_adapt.recipe import AdaptSection, DataSection, Recipe, TrainSection
@@ -185,4 +185,5 @@ def load_splits(data: DataSection) -> ImageSplits:
         on_bad_image=data.on_bad_image,
         train_images=data.train_images,
         labelled_share=data.labelled_share,
+        columns=Columns(data.image_column, data.label_column),
     )

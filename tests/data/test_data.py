@@ -177,7 +177,7 @@ def test_a_failed_download_says_what_to_do(tmp_path: Path, name: str, monkeypatc
 
 
 def test_a_download_that_never_answers_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("ssl_adapt.data.sources._DOWNLOAD_TIMEOUT_SEC", 0.2)
+    monkeypatch.setattr("ssl_adapt.data.torchvision_sets._DOWNLOAD_TIMEOUT_SEC", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setattr(CIFAR10, "url", f"http://127.0.0.1:{silent.getsockname()[1]}/cifar.tar.gz")
         with pytest.raises(ValueError, match=r"download failed .*timed out"):

@@ -78,7 +78,7 @@ ONE_PROBLEM = [
     ),
     (
         ["recipe=debug", "data.name=folder"],
-        "data.name=folder needs to know where the images are: add data.root=PATH",
+        "data.name=folder needs to know where the images are: add data.root=PATH, a folder of images or a tar of one",
     ),
     (
         ["recipe=debug", "train.optimizer=sgd"],

@@ -26,6 +26,7 @@ from accelerate.commands.launch import launch_command_parser
 from checkout import ROOT
 from doc_blocks import PAGES, find_blocks, find_commands
 from doc_commands import BEFORE_PYTHON, BY_COMMAND, How, how, with_overrides
+from doc_tables import write_tables
 from image_folders import tar_of, write_images
 from script_calls import run_command
 from torch.distributed.run import get_args_parser
@@ -120,6 +121,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     names = [f"{split}/{label}/{index}.png" for split in counts for label in "ab" for index in range(counts[split])]
     write_images(folder / "images", *names)
     tar_of(folder / "images", folder / "images.tar", inside="images")
+    write_tables(folder, names)
     with chdir(folder):
         quickstart = "ssl-adapt pretrain recipe=quickstart"
         run(quickstart, BY_COMMAND[quickstart], folder / "runs")

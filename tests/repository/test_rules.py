@@ -8,7 +8,8 @@ import pytest
 from checkout import ROOT
 
 from ssl_adapt.data import DATA_NAMES
-from ssl_adapt.data.sources import _TORCHVISION
+from ssl_adapt.data.torchvision_sets import TORCHVISION
+from ssl_adapt.data_names import WITH_COLUMNS
 from ssl_adapt.recipe import available_recipes
 from ssl_adapt.recipe.keys import schema_keys
 
@@ -76,4 +77,5 @@ def test_documents_name_what_exists(document):
 
 
 def test_data_names_of_schema_and_loader_agree():
-    assert schema_keys()["data.name"].choices == DATA_NAMES == ("digits", *_TORCHVISION, "tiny_imagenet", "folder")
+    assert schema_keys()["data.name"].choices == DATA_NAMES
+    assert ("digits", *TORCHVISION, "tiny_imagenet", "folder", *WITH_COLUMNS) == DATA_NAMES

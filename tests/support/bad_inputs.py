@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import torch
 from bad_arguments import ARGUMENTS, SCORES, SHRINK
+from bad_sets import KEYS, LISTS, SHARDS
 from bad_weights import PICKLE, STARTS, Trap
 from image_folders import image_bytes, member, png, png_that_claims, write_images, write_tar
 from PIL import Image
@@ -254,6 +255,11 @@ GROUPS: dict[str, list[Case]] = {
         *cases([(words, partial(write_b_png, data)) for words, data in BAD_BYTES], "pretrain", *DEBUG, *FOLDER),
         *cases(IMAGES, "pretrain", *DEBUG, *FOLDER),
         *cases(LABELS, "pretrain", "recipe=supervised_resnet20", "run.dir=RUN", *FOLDER),
+    ],
+    "Lists and shards: `ssl-adapt pretrain data.name=csv data.root=a.csv`, or `data.name=webdataset`": [
+        *(Case(f"`{text}`", nothing, "pretrain", (*DEBUG, text)) for text in KEYS),
+        *cases(LISTS, "pretrain", *DEBUG, "data.batch_size=2", "data.name=csv", "data.root=a.csv"),
+        *cases(SHARDS, "pretrain", *DEBUG, "data.batch_size=2", "data.name=webdataset", "data.root=shards/*.tar"),
     ],
     "Trained weights: `ssl-adapt pretrain model.weights=a.pth`, or `model.weights=EXPORT`, which was adapted": [
         *cases(STARTS, "pretrain", *START),

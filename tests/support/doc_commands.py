@@ -117,6 +117,17 @@ BY_COMMAND = {
     "ssl-adapt pretrain recipe=simclr_resnet20 data.name=folder data.root=/my/images data.on_bad_image=replace": FOLDER,
     "ssl-adapt pretrain recipe=simclr_resnet20 data.name=folder data.root=/my/images"
     " 'data.mean=[0.48,0.45,0.40]' 'data.std=[0.28,0.27,0.28]'": FOLDER,
+    "ssl-adapt pretrain recipe=simclr_resnet20 data.name=csv data.root=/my/images.csv": How(
+        (*FOLDER.overrides, "data.root=images.csv")
+    ),
+    "ssl-adapt pretrain recipe=simclr_resnet20 data.name=webdataset 'data.root=/my/shards/{000000..000002}.tar'": How(
+        (*FOLDER.overrides, "data.root=shards/{000000..000002}.tar")
+    ),
+    "ssl-adapt pretrain recipe=simclr_resnet20 data.name=webdataset 'data.root=/my/shards/*.tar'"
+    " data.on_bad_image=replace": How((*FOLDER.overrides, "data.root=./shards/*.tar")),
+    "ssl-adapt pretrain recipe=simclr_resnet20 data.name=hf data.root=/my/saved_dataset": How(
+        (*FOLDER.overrides, "data.root=saved_dataset")
+    ),
     "ssl-adapt pretrain recipe=supervised_resnet20 data.name=folder data.root=/my/images.tar": How(
         (*TINY, RESNET, "data.root=images.tar", "data.batch_size=4")
     ),
