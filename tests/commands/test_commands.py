@@ -63,7 +63,7 @@ WRONG = {  # command: a wrong key and a wrong value, each with what is said
 }  # fmt: skip
 NO_COMMAND = [
     (["pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
-    (["zzz"], "unknown command 'zzz'; there are pretrain, knn, "),
+    (["zzz"], "unknown command 'zzz'; there are pretrain, finetune, knn, "),
     (["recipe=debug"], "'recipe=debug' is an argument: type a command before it, such as ssl-adapt pretrain recipe="),
 ]
 # Not to be imported, and each takes longer than the answer may. One process for all, as its start takes longest.
@@ -125,7 +125,7 @@ def test_without_a_command_they_are_listed_and_without_arguments_a_command_says_
     given = answers(calls)
     assert given[:3] == [(0, HELP, "")] * 3
     assert all(f"\n  {name} " in HELP for name in COMMANDS)
-    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 12
+    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 13
     for call, (code, out, err) in zip(calls[3:], given[3:], strict=True):
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: ssl-adapt {call[0]} "), "the commands but two need to be told something"
