@@ -49,6 +49,7 @@ _UNUSED = {
     "model.args.cells": "the supernet has its own depth: type cells=VALUE",
     "model.pretrained": f"the supernet has weights of its own: {_LEAVE_OUT}",
     "model.weights": f"the supernet has weights of its own: {_LEAVE_OUT}",
+    "model.classifier": f"the supernet has weights of its own: {_LEAVE_OUT}",
     "objective.auxiliary_weight": f"the supernet has no auxiliary head: {_LEAVE_OUT}",
     "train": f"the weights are trained as NAT was published, but for weight_lr=VALUE and epochs=VALUE: {_LEAVE_OUT}",
     "train.epochs": "type epochs=VALUE",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
@@ -28,6 +29,17 @@ class Accuracy:
     top5: float
     count: int
     loss: float
+
+
+def wilson_interval(share: float, count: int, level: float = 0.95) -> tuple[float, float]:
+    """Wilson's interval of a probability of which `share` was seen in `count` trials.
+
+    Source: Wilson 1927; equals scipy.stats.binomtest(...).proportion_ci(method="wilson").
+    """
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
+    half = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
+    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def logits_accuracy(logits: Tensor, labels: Tensor) -> Accuracy:

@@ -8,6 +8,7 @@ from torch import nn
 from ssl_adapt.adaptation.cost import count_parameters
 from ssl_adapt.data import ImageSet, epoch_order
 from ssl_adapt.errors import UserError
+from ssl_adapt.evaluation.accuracy import Accuracy, wilson_interval
 from ssl_adapt.evaluation.monitor import AccuracyMonitor, Evaluation, FeatureMonitor, Monitor
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import gather_objects
@@ -161,6 +162,9 @@ def log_result(
         for name, text in LANDMARKS.items()
         if name in landmarks
     ]
+    if isinstance(evaluation.score, Accuracy):
+        result["interval_95"] = low, high = wilson_interval(evaluation.score.top1, evaluation.score.count)
+        rows.append(["(its 95 % interval, over test images)", f"{low:.2%}-{high:.2%}", ""])
     if learner.objective.judge == "accuracy":  # the last epoch is the result; the best was chosen by the test images
         best = max((e for e in log.history if e["event"] in ("evaluation", "result")), key=lambda event: event[key])
         result["best_epoch_by_test_images"] = {"step": best["step"], key: best[key]}

@@ -67,7 +67,7 @@ WRONG = {  # command: a wrong key and a wrong value, each with what is said
 }  # fmt: skip
 NO_COMMAND = [
     (["pretrian"], "unknown command 'pretrian'; did you mean 'pretrain'?"),
-    (["zzz"], "unknown command 'zzz'; there are pretrain, knn, "),
+    (["zzz"], "unknown command 'zzz'; there are pretrain, finetune, knn, "),
     (["recipe=debug"], "'recipe=debug' is an argument: type a command before it, such as ssl-adapt pretrain recipe="),
 ]
 # Not to be imported, and each takes longer than the answer may. One process for all, as its start takes longest.

@@ -53,7 +53,7 @@ ONE_PROBLEM = [
     (["recipe=debug", "data.root=3"], "data.root: got 3, expected text or null"),
     (
         ["recipe=debug", "model=resnet50"],
-        "model: got 'resnet50', expected section with the keys (name, args, pretrained, weights)",
+        "model: got 'resnet50', expected section with the keys (name, args, pretrained, weights, classifier)",
     ),
     (
         ["recipe=debug", "adapt.sharing=ful"],

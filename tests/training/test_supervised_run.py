@@ -8,6 +8,7 @@ import short_runs
 import timm
 import torch
 from image_folders import write_noise
+from scipy.stats import binomtest
 from short_runs import assert_same_weights, events, load_checkpoint
 from timm.layers.drop import DropPath
 
@@ -35,6 +36,8 @@ def test_a_supervised_run_tells_its_accuracy_after_every_epoch(tmp_path, capsys)
     measured = [e["accuracy_top1"] for e in events(tmp_path / "a") if e["event"] in ("evaluation", "result")]
     assert result["accuracy_top1"]["result"] == measured[-1]
     assert result["best_epoch_by_test_images"]["accuracy_top1"] == max(measured)
+    interval = binomtest(round(500 * measured[-1]), 500).proportion_ci(method="wilson")
+    assert result["interval_95"] == pytest.approx([interval.low, interval.high], abs=1e-12)
     printed = capsys.readouterr().out
     assert "best of all epochs, chosen by the test images" in printed
     assert "on 500 test images" in printed
