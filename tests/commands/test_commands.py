@@ -26,6 +26,14 @@ WRONG = {  # command: a wrong key and a wrong value, each with what is said
         (["recipe=debug", "slurm.gpu=1"], "unknown key 'slurm.gpu'; did you mean 'slurm.gpus'?"),
         (["recipe=debug", "seed=1,two"], "seed: got 'two', expected integer from 0 to 2**32 - 1"),
     ],
+    "embed": [
+        (["model=resnet18"], "out is missing: add out=VALUE (text): the folder for the files"),
+        (["model=resnet18", "out=f", "format=csv"], "format: got 'csv', expected parquet | npz"),
+    ],
+    "retrieve": [
+        (["features=f", "querry=a.png"], "unknown key 'querry'; did you mean 'query'?"),
+        (["features=f", "query=a.png", "csv=no/such/folder.csv"], "csv: got 'no/such/folder.csv', expected path"),
+    ],
     "inspect": [
         (["modl=resnet20"], "unknown key 'modl'; did you mean 'model'?"),
         (["model=resnet20", "image_px=0"], "image_px: got 0, expected integer >= 1"),
@@ -104,7 +112,7 @@ def test_help_and_mistyped_arguments_are_answered_without_torch():
     helps = [[name, *rest] for name in COMMANDS for rest in (["--help"], ["x=1", "-h"])]
     wrong = [([name, *arguments], message) for name, rows in WRONG.items() for arguments, message in rows]
     wrong += NO_COMMAND
-    assert (len(helps), len(wrong)) == (18, 23)
+    assert (len(helps), len(wrong)) == (22, 27)
     given = answers([*helps, *(arguments for arguments, _ in wrong)])
     for call, (code, out, err) in zip(helps, given[: len(helps)], strict=True):
         assert (code, err) == (0, ""), call
@@ -121,7 +129,7 @@ def test_without_a_command_they_are_listed_and_without_arguments_a_command_says_
     given = answers(calls)
     assert given[:3] == [(0, HELP, "")] * 3
     assert all(f"\n  {name} " in HELP for name in COMMANDS)
-    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 12
+    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 14
     for call, (code, out, err) in zip(calls[3:], given[3:], strict=True):
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: ssl-adapt {call[0]} "), "the commands but two need to be told something"
