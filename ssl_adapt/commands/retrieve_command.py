@@ -33,7 +33,9 @@ class RetrieveOptions(Section):
         default=None, description="where the network of the features is now; null: where it was, as the folder says"
     )
     batch_size: Count = Field(default=500, description="queries that the network sees at a time")
-    device: Text = Field(default="cpu", description="where the network runs, such as cuda:1 or cpu")
+    device: Text | None = Field(
+        default=None, description="where the network runs, such as cuda:1 or cpu; null: on a GPU where there is one"
+    )
     workers: CountOrZero = Field(default=0, description="processes that decode the queries")
 
 
@@ -49,6 +51,8 @@ def run(arguments: Sequence[str]) -> None:
 
     with show_progress() as begin:
         begin("importing torch", None)
+        import torch
+
         from ssl_adapt.embedding.retrieval import retrieve
         from ssl_adapt.evaluation.subject import create_device
 
@@ -58,7 +62,7 @@ def run(arguments: Sequence[str]) -> None:
             k=options.k,
             model=options.model,
             batch_size=options.batch_size,
-            device=create_device(options.device),
+            device=create_device(options.device or ("cuda" if torch.cuda.is_available() else "cpu")),
             workers=options.workers,
             begin=begin,
         )

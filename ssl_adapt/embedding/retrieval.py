@@ -76,10 +76,13 @@ def retrieve(
     network = _load_same_network(folder, manifest, model).to(device)
     mean, std = normalisation(network)
     names, images = _load_queries(query, manifest.image_px)
-    features = extract_features(
-        network, images, mean=mean, std=std, batch_size=batch_size, device=device, workers=workers,
-        advance=begin("features of the queries", len(images)),
-    )  # fmt: skip
+    try:
+        features = extract_features(
+            network, images, mean=mean, std=std, batch_size=batch_size, device=device, workers=workers,
+            advance=begin("features of the queries", len(images)),
+        )  # fmt: skip
+    except ValueError as error:  # of an image that can't be read, whose message is for training
+        raise UserError(str(error).removesuffix(", or train with data.on_bad_image=replace")) from error
     nearest = _search(folder, manifest, features, k, begin)
     rows = _read_rows(folder, manifest, nearest.classes)
     return [
@@ -122,14 +125,16 @@ def _load_queries(query: Path, image_px: int) -> tuple[Sequence[str], ImageSet]:
 
 def _search(folder: Path, manifest: Manifest, queries: Tensor, k: int, begin: Begin) -> Neighbours:
     """The nearest rows, counted over all files; `classes` are the numbers of the rows."""
+    if not queries.isfinite().all():
+        raise UserError("the features of the queries are not finite: embed with a model whose training did not diverge")
     queries = unit_rows(queries)
     advance = begin("search", len(manifest.parts))
     nearest = Neighbours(queries.new_empty(len(queries), 0), torch.empty(len(queries), 0, dtype=torch.int64))
     start = 0
     for part in manifest.parts:
         bank = read_features(folder / part.name)
-        if bank.shape[1:] != queries.shape[1:]:
-            raise UserError(f"{folder / part.name} has features of another dimension: embed the images again")
+        if bank.shape[1:] != queries.shape[1:] or not bank.isfinite().all():
+            raise UserError(f"{folder / part.name} has features of another dimension, or not finite: embed again")
         found = search_index(create_index(unit_rows(bank), k, None), start + torch.arange(len(bank)), queries, k)
         both = Neighbours(*(torch.cat(pair, dim=1) for pair in zip(nearest, found, strict=True)))
         nearest = nearest_candidates(both, min(k, both.cosines.shape[1]))

@@ -30,6 +30,14 @@ WRONG = {  # command: a wrong key and a wrong value, each with what is said
         (["recipe=debug", "slurm.gpu=1"], "unknown key 'slurm.gpu'; did you mean 'slurm.gpus'?"),
         (["recipe=debug", "seed=1,two"], "seed: got 'two', expected integer from 0 to 2**32 - 1"),
     ],
+    "embed": [
+        (["model=resnet18"], "out is missing: add out=VALUE (text): the folder for the files"),
+        (["model=resnet18", "out=f", "format=csv"], "format: got 'csv', expected parquet | npz"),
+    ],
+    "retrieve": [
+        (["features=f", "querry=a.png"], "unknown key 'querry'; did you mean 'query'?"),
+        (["features=f", "query=a.png", "csv=no/such/folder.csv"], "csv: got 'no/such/folder.csv', expected path"),
+    ],
     "inspect": [
         (["modl=resnet20"], "unknown key 'modl'; did you mean 'model'?"),
         (["model=resnet20", "image_px=0"], "image_px: got 0, expected integer >= 1"),

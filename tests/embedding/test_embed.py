@@ -185,15 +185,17 @@ def test_a_tar_gives_the_same_files(export: Path, images: Path, whole: Path, tmp
 
 def test_an_unreadable_image_ends_the_call_or_has_no_row(export: Path, whole: Path, tmp_path: Path) -> None:
     root, out = write_set(tmp_path / "set"), tmp_path / "features"
-    for name in ("train/a/1.png", "train/b/6.png"):
+    for name in ("train/b/2.png", "train/b/6.png"):
         (root / name).write_bytes(b"no image")
     with pytest.raises(
-        UserError, match=r"1\.png' in .*: replace or remove it, or leave it out with on_bad_image=skip$"
+        UserError, match=r"2\.png' in .*: replace or remove it, or leave it out with on_bad_image=skip$"
     ):
         embed_small(export, root, out)
+    # those before it are there, so that no more was decoded than was asked for
+    assert sorted(path.name for path in out.glob("*.parquet")) == PARTS[2:4]
     done = embed_small(export, root, out, on_bad_image="skip")
-    assert list(done.left_out) == ["train/a/1.png", "train/b/6.png"]
-    assert done[:4] == (20, 6, 20, 6)
+    assert list(done.left_out) == ["train/b/2.png", "train/b/6.png"]
+    assert done[:4] == (20, 6, 20 - 2 * ROWS, 4)
     table, expected = pandas.read_parquet(out), pandas.read_parquet(whole)
     expected = expected[~expected.id.isin(done.left_out)].reset_index(drop=True)
     assert len(table) == 18

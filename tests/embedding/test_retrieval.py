@@ -1,6 +1,7 @@
 """`ssl-adapt retrieve`: the nearest images are those of all cosines, and the network is the one of the features."""
 
 import csv
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from image_folders import tar_of, write_images
 from script_calls import create_export, run_command
 
 import ssl_adapt
+from ssl_adapt.embedding.feature_parts import Rows, write_rows
 from ssl_adapt.embedding.manifest import MANIFEST
 from ssl_adapt.embedding.retrieval import Result, retrieve
 from ssl_adapt.errors import UserError
@@ -86,14 +88,26 @@ def message(place: Path, query: Path, model: str | None = None) -> str:
     return str(error.value)
 
 
+def _with_damage(place: Path, folder: Path) -> Path:
+    """The same with features of one file that are not finite."""
+    shutil.copytree(place / "features", folder / "features")
+    rows = Rows("train", ["a"], torch.full((1, 32), float("nan")), None, None)
+    write_rows(folder / "features" / PARTS[3], rows)
+    return folder
+
+
 def test_errors_say_what_to_type(place: Path, tmp_path: Path) -> None:
     image = place / "set/test/b/2.png"
     assert message(tmp_path, image).startswith(f"{tmp_path}/features holds no features: type the folder that")
     assert "query=" in message(place, tmp_path / "nothing.png")
     (tmp_path / "empty").mkdir()
     assert message(place, tmp_path / "empty").startswith(f"query={tmp_path / 'empty'} holds no images")
+    (tmp_path / "bad.png").write_bytes(b"no image")
+    assert message(place, tmp_path / "bad.png").endswith("(no image format): replace or remove it")
     other = ssl_adapt.export_timm(timm.create_model("resnet20", width=4, num_classes=0), tmp_path / "other")
     assert "has other weights than when" in message(place, image, str(other))
+
+    assert message(_with_damage(place, tmp_path / "nan"), image).endswith("not finite: embed again")
 
     out, manifest = tmp_path / "features", content(place / "features")[MANIFEST].decode()
     out.mkdir()
