@@ -46,7 +46,7 @@ class WeightAverage:
 
     def set_memory_format(self, memory_format: torch.memory_format) -> None:
         """Lay the average out as the network is."""
-        self._average.to(memory_format=memory_format)  # type: ignore[call-overload]
+        self._average.to(memory_format=memory_format)
 
     def state_dict(self) -> dict[str, Any]:
         """The average, and how many steps are in it."""
