@@ -78,10 +78,11 @@ def estimate_memory(learner: Learner, batch_size: int) -> Memory:
         set_random_state(state)
         for weight in weights:
             weight.grad = None
+    networks = [learner.network, *((learner.average.backbone, *learner.average.heads) if learner.average else ())]
     trained = sum(weight.nbytes for weight in weights)
     states = STATES[learner.train.optimizer] if learner.train.momentum != 0 else 0
     return Memory(
-        weights=_bytes_of(learner.network) + (_bytes_of(learner.average.backbone) if learner.average else 0),
+        weights=sum(map(_bytes_of, networks)),
         gradients=trained,
         optimizer=states * trained,
         activations=round(few + (more - few) / (MORE - FEW) * (part - FEW)) + view * share,
