@@ -162,6 +162,11 @@ class TrainSection(Section):
     sync_batchnorm: bool = Field(
         default=True, description="with several processes: BatchNorm over the images of all of them, or of each"
     )
+    shard_weights: bool = Field(
+        default=False,
+        description="with several processes: once the architecture is fixed, each keeps a part of the weights and of "
+        "their optimiser's state (FSDP2)",
+    )
     on_nonfinite: Literal["stop", "skip"] = Field(
         default="stop", description="at a loss or gradient that is not finite: stop the run, or skip the batch"
     )

@@ -19,7 +19,7 @@ from ssl_adapt.adaptation.edge import Adaptable, Choice
 from ssl_adapt.adaptation.removal import Change, make_change
 from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import Objective
-from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all
+from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all, whole_tensors
 from ssl_adapt.recipe import AdaptSection, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.optimizers import (
@@ -48,6 +48,7 @@ class Learner:
         plain_cost: what the plain network costs, in the unit of the budget; None without a budget.
         choices: what `change` was given, until the fix.
         must_stop: whether any process had been told so when the last pass ended; the same in all of them.
+        skeleton: the network before its weights were spread over the processes; None while each has all of them.
         gradient_norm: of the weights in their last step, before it was clipped; NaN before the first.
     """
 
@@ -64,6 +65,7 @@ class Learner:
     stop_came: Callable[[], bool]
     plain_cost: float | None = None
     choices: Mapping[str, Choice] | None = None
+    skeleton: nn.Module | None = None
     must_stop: bool = False
     gradient_norm: float = math.nan
 
@@ -106,7 +108,7 @@ class Learner:
             norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.train.clip_grad_norm)
         else:
             norm = get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
-        mean_loss, self.gradient_norm = self._agree(loss, norm, *theta_gradients)
+        mean_loss, self.gradient_norm = self._agree(loss, whole_tensors(norm), *theta_gradients)
         if mean_loss is not None:
             self.weight_optimizer.step()
             if joint and self.theta_optimizer:
@@ -203,8 +205,8 @@ class Learner:
             "architecture": architecture and architecture.to_dict(),
             "choices": self.choices,
             "plain_cost": self.plain_cost,
-            "network": self.network.state_dict(),
-            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "network": whole_tensors(self.network.state_dict()),
+            "weight_optimizer": whole_tensors(self.weight_optimizer.state_dict()),
             "adaptation": None if self.adaptation is None else self.adaptation.state_dict(),
             "theta_optimizer": None if self.theta_optimizer is None else self.theta_optimizer.state_dict(),
         }
