@@ -194,6 +194,11 @@ class TrainSection(Section):
                 f"train.optimizer={name} scales the steps of weights that decay, so with train.weight_decay=0 none: "
                 "set it above 0, to 1e-6, say"
             )
+        if name in ("lars", "lamb") and self.shard_weights:
+            raise UserError(
+                f"train.shard_weights=true was not tried with train.optimizer={name}, which needs the norms of whole "
+                "weights: set it to false"
+            )
         return self
 
 

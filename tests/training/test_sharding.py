@@ -2,11 +2,18 @@
 
 from typing import Any
 
+import processes_run
 import processes_sharded
 import pytest
 import torch
 from forked import run_processes
 
+from ssl_adapt.data import load_image_splits
+from ssl_adapt.training.create_learner import create_learner
+from ssl_adapt.training.objective import create_objective
+from ssl_adapt.training.setting import create_accelerator
+
+BYOL = ["recipe=byol_resnet20", *processes_run.SMALL, *processes_run.OTHERS, "train.shard_weights=true"]
 Found = dict[str, list[dict[str, Any]]]
 
 
@@ -33,3 +40,10 @@ def test_steps_checkpoints_and_exports_are_those_of_whole_weights(of_both: list[
         assert all(type(tensor) is torch.Tensor for tensor in sharded["network"].values())
     assert sum(found[name][1]["numbers"] for found in of_both) == of_both[0][name][0]["numbers"]
     assert max(found[name][1]["numbers"] for found in of_both) < 0.6 * of_both[0][name][0]["numbers"]
+
+
+def test_a_teacher_is_refused() -> None:
+    recipe = processes_run.read(BYOL)
+    objective = create_objective(recipe, load_image_splits("digits", image_px=8).train)
+    with pytest.raises(ValueError, match=r"was not tried with a teacher, which objective\.name=byol has: set it to"):
+        create_learner(recipe, objective, create_accelerator(recipe))
