@@ -4,7 +4,7 @@ Everything here is collective where a process group exists, so all processes mus
 none does, there is one process, and nothing is sent.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import torch
@@ -81,6 +81,15 @@ def gather_objects(value: Any) -> list[Any]:
     values: list[Any] = [None] * process_count()
     dist.all_gather_object(values, value)
     return values
+
+
+def whole_tensors(value: Any) -> Any:
+    """The value, dicts, lists and tuples in it included, with all numbers of tensors that are spread over processes."""
+    if isinstance(value, Mapping):
+        return {key: whole_tensors(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return type(value)(map(whole_tensors, value))
+    return value.full_tensor() if hasattr(value, "full_tensor") else value
 
 
 def is_lost_process(error: BaseException) -> bool:

@@ -204,6 +204,11 @@ class TrainSection(Section):
     sync_batchnorm: bool = Field(
         default=True, description="with several processes: BatchNorm over the images of all of them, or of each"
     )
+    shard_weights: bool = Field(
+        default=False,
+        description="with several processes: once the architecture is fixed, each keeps a part of the weights and of "
+        "their optimiser's state (FSDP2)",
+    )
     on_nonfinite: Literal["stop", "skip"] = Field(
         default="stop", description="at a loss or gradient that is not finite: stop the run, or skip the batch"
     )
@@ -236,6 +241,14 @@ class TrainSection(Section):
                 f"train.compile=true with train.drop_path={self.drop_path}: its probability rises at each step, which "
                 "would compile anew: set train.drop_path=null, and model.args.drop_path_rate, which stays as it is"
             )
+        if name in ("lars", "lamb") and self.shard_weights:
+            raise UserError(
+                f"train.shard_weights=true was not tried with train.optimizer={name}, which needs the norms of whole "
+                "weights: set it to false"
+            )
+        for key in ("ema_decay", "compile", "checkpoint_activations"):
+            if self.shard_weights and getattr(self, key):
+                raise UserError(f"train.shard_weights=true was not tried with train.{key}: leave one of them out")
         return self
 
 

@@ -13,7 +13,7 @@ FREE: Any = {
     "name": True,
     "data": {"root", "workers", "on_bad_image"},
     "adapt": {"on_dead"},
-    "train": {"accumulate", "on_nonfinite"},
+    "train": {"accumulate", "on_nonfinite", "shard_weights"},
 }
 
 

@@ -22,6 +22,7 @@ from ssl_adapt.training.compilation import without_compiling
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import score_batches
+from ssl_adapt.training.sharding import plain_network
 
 KEYS = {"macs": "budget_macs", "parameters": "budget_parameters", "seconds": "budget_latency"}
 WORDS = {"macs": "multiply-adds", "parameters": "parameters", "seconds": "time"}
@@ -228,7 +229,8 @@ def _cost_share(learner: Learner, data: DataSection) -> float:
     assert learner.adapt is not None
     assert learner.adapt.budget is not None
     images = cost_images(data, learner.accelerator.device)
-    return measure_cost(unmixed(learner.network.backbone), images, learner.adapt.budget[0]) / _plain_cost(learner)
+    backbone = unmixed(plain_network(learner).backbone)
+    return measure_cost(backbone, images, learner.adapt.budget[0]) / _plain_cost(learner)
 
 
 def _plain_cost(learner: Learner) -> float:

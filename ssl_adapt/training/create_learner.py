@@ -12,6 +12,7 @@ from ssl_adapt.adaptation.budget import measure_cost
 from ssl_adapt.adaptation.edge import Choice
 from ssl_adapt.adaptation.growth import Branch
 from ssl_adapt.backbones.memory_format import choose_memory_format
+from ssl_adapt.errors import UserError
 from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import process_count
 from ssl_adapt.recipe import Recipe
@@ -44,10 +45,15 @@ def create_learner(
         stop_came: whether this process was told to end the run.
 
     Raises:
-        ValueError: if timm does not know the model, or it cannot be adapted.
+        ValueError: if timm does not know the model, it cannot be adapted, or its weights cannot be sharded.
     """
     network: Any = objective.network.to(accelerator.device)
     bfloat16 = accelerator.mixed_precision == "bf16"  # the format is the plain network's, so that a resume finds it too
+    if recipe.train.shard_weights and network.teacher_backbones:
+        raise UserError(
+            f"train.shard_weights=true was not tried with a teacher, which objective.name={recipe.objective.name} has: "
+            "set it to false"
+        )
     memory_format = choose_memory_format(network, accelerator.device, bfloat16=bfloat16)
     rates = layer_rates(network.backbone, recipe.train.layer_decay)
     average = None if recipe.train.ema_decay is None else WeightAverage(network, recipe.train.ema_decay)

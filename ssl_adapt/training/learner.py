@@ -20,7 +20,7 @@ from ssl_adapt.adaptation.growth import Branch
 from ssl_adapt.adaptation.removal import Change, make_change
 from ssl_adapt.data import Batch
 from ssl_adapt.objectives.base import Objective
-from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all
+from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all, whole_tensors
 from ssl_adapt.recipe import AdaptSection, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.compilation import compile_network
@@ -52,6 +52,7 @@ class Learner:
         layer_rates: what `create_weight_optimizer` is given.
         average: of the weights; None without one.
         must_stop: whether any process had been told so when the last pass ended; the same in all of them.
+        skeleton: the network before its weights were spread over the processes; None while each has all of them.
         gradient_norm: of the weights in their last step, before it was clipped; NaN before the first.
     """
 
@@ -71,6 +72,7 @@ class Learner:
     branches: dict[str, Branch] = field(default_factory=dict)
     layer_rates: Mapping[str, float] = field(default_factory=dict)
     average: WeightAverage | None = None
+    skeleton: nn.Module | None = None
     must_stop: bool = False
     gradient_norm: float = math.nan
 
@@ -126,7 +128,7 @@ class Learner:
             norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.train.clip_grad_norm)
         else:
             norm = get_total_norm([p.grad for p in self.network.parameters() if p.grad is not None])
-        mean_loss, self.gradient_norm = self._agree(loss, norm, *theta_gradients)
+        mean_loss, self.gradient_norm = self._agree(loss, whole_tensors(norm), *theta_gradients)
         if mean_loss is not None:
             self.weight_optimizer.step()
             if joint and self.theta_optimizer:
@@ -229,9 +231,9 @@ class Learner:
             "architecture": architecture and architecture.to_dict(),
             "choices": self.choices,
             "plain_cost": self.plain_cost,
-            "network": self.network.state_dict(),
+            "network": whole_tensors(self.network.state_dict()),
             "average": None if self.average is None else self.average.state_dict(),
-            "weight_optimizer": self.weight_optimizer.state_dict(),
+            "weight_optimizer": whole_tensors(self.weight_optimizer.state_dict()),
             "adaptation": None if self.adaptation is None else self.adaptation.state_dict(),
             "theta_optimizer": None if self.theta_optimizer is None else self.theta_optimizer.state_dict(),
         }

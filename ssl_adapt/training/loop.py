@@ -52,6 +52,7 @@ from ssl_adapt.training.setting import (
     lr_at,
     seed_per_process,
 )
+from ssl_adapt.training.sharding import plain_network, shard_weights
 from ssl_adapt.training.shares import describe_change, find_shares, learner_state, processes_before
 from ssl_adapt.training.start_weights import find_start
 
@@ -117,6 +118,8 @@ def pretrain(recipe: Recipe) -> Path | None:
                 log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
                 for batch in epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step):
                     adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
+                    if progress.step >= stages.fix_step:
+                        shard_weights(learner)
                     loss = train_step(learner, stages, learner.views(batch), progress.step)
                     log.advance()
                     progress.count(loss)
@@ -201,8 +204,9 @@ def stop_early(log: RunLog, folder: RunFolder, epoch: int) -> None:
 def export(log: RunLog, folder: RunFolder, learner: Learner, model: ModelSection) -> Path:
     """Export what was evaluated with its model card, in the main process, and say how to load it."""
     folder.finish_checkpoint()
+    backbone = (learner.average or plain_network(learner)).backbone
     if log.accelerator.is_main_process:
-        export_timm(learner.evaluated.backbone, folder.export, extra_args=model.args)
+        export_timm(backbone, folder.export, extra_args=model.args)
         write_text(folder.export / CARD, write_card(load_export(folder.export), read_facts(folder.path)))
     log.accelerator.wait_for_everyone()
     log.say(f"exported: timm.create_model('local-dir:{folder.export}', pretrained=True, num_classes=0)")

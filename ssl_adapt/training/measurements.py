@@ -19,6 +19,7 @@ from ssl_adapt.training.choice import WORDS
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
+from ssl_adapt.training.sharding import plain_network
 from ssl_adapt.training.start_weights import EVENT
 
 TRIAL_IMAGES = 128  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
@@ -135,7 +136,7 @@ def log_result(
     if learner.average is not None:
         measure_network(log, "unaveraged", monitor, learner, step)
     landmarks = {event["event"]: event for event in log.history}
-    backbone, key = learner.network.backbone, f"{_key(monitor)}_top1"
+    backbone, key = plain_network(learner).backbone, f"{_key(monitor)}_top1"
     result: dict[str, Any] = {
         key: {name: landmarks[name].get(key) for name in LANDMARKS if name in landmarks},
         "protocol": monitor.describe(),
@@ -191,7 +192,8 @@ def log_bad_images(log: RunLog, folder: RunFolder, *image_sets: ImageSet | None)
 
 def measure_network(log: RunLog, event: str, monitor: Monitor, learner: Learner, step: int) -> Evaluation:
     """Evaluate the network, or the average of its weights where there is one, and record the event."""
-    network = learner.network if event == "unaveraged" else learner.evaluated
+    average = None if event == "unaveraged" else learner.average
+    network = average or plain_network(learner)
     is_projection = isinstance(monitor, FeatureMonitor) and monitor.protocol.layer == "projection"
     evaluate = monitor.evaluate_recalibrated if event == "recalibrated" else monitor.evaluate
     evaluation = evaluate(nn.Sequential(network.backbone, network.heads[0]) if is_projection else network.backbone)

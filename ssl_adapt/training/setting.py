@@ -45,7 +45,8 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
     if accelerator.distributed_type not in plain:
         raise UserError(
             f"{accelerator.distributed_type.value} was asked of accelerate, and a network that changes while it "
-            "trains must be whole in every process: launch with --multi_gpu, or leave the option out"
+            "trains must be whole in every process: launch with --multi_gpu, or leave the option out; "
+            "train.shard_weights=true spreads the weights over the processes once the architecture is fixed"
         )
     return accelerator
 

@@ -89,6 +89,11 @@ ONE_PROBLEM = [
         "train.momentum=0.9 has no meaning for train.optimizer=adamw: set train.momentum=null or train.optimizer=sgd",
     ),
     (
+        ["recipe=debug", "train.optimizer=lamb", "train.exclude_norm_and_bias=true", "train.shard_weights=true"],
+        "train.shard_weights=true was not tried with train.optimizer=lamb, which needs the norms of whole weights: "
+        "set it to false",
+    ),
+    (
         ["recipe=debug", "train.optimizer=lars"],
         "train.optimizer=lars needs a momentum: add train.momentum=0.9, or 0 for none",
     ),

@@ -23,6 +23,7 @@ from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import create_accelerator
 
 STEPS = 4
+SGD = ["train.optimizer=sgd", "train.momentum=0.9"]
 ADAPTS = ["adapt.theta_lr=0.5", "adapt.none_rule=threshold"]
 SMALL = ["data.image_px=8", "model.args={width: 4, layers: [1, 2]}"]
 WITHOUT_STATISTICS = [
@@ -62,7 +63,8 @@ CASES: dict[str, tuple[list[str], tuple[int, int]]] = {
 def read(arguments: list[str]) -> Recipe:
     adapts = [] if "adapt=null" in arguments else ADAPTS
     base = [] if any(argument.startswith("recipe=") for argument in arguments) else ["recipe=debug"]
-    return load_recipe([*base, "train.optimizer=sgd", "train.momentum=0.9", *adapts, *arguments])
+    plain = [] if any(argument.startswith("train.optimizer=") for argument in arguments) else SGD
+    return load_recipe([*base, *plain, *adapts, *arguments])
 
 
 def create(arguments: list[str]) -> Learner:

@@ -12,7 +12,7 @@ import torch
 from accelerate.state import AcceleratorState
 from checkout import ROOT
 from forked import run_processes, run_script
-from short_runs import events, load_checkpoint, run
+from short_runs import events, load_checkpoint, run, weights
 
 from ssl_adapt import load_recipe
 from ssl_adapt.data import load_image_splits
@@ -23,11 +23,13 @@ from ssl_adapt.training.shares import Shares, find_shares, learner_state
 
 PRETRAIN = ROOT / "scripts" / "pretrain.py"
 # Without random views: nothing but the last bits of sums depends on the number of processes.
+# Two of them keep parts of the weights.
 ORDERED = [
     "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "data.batch_size=32", "data.train_images=160",
     "train.epochs=3", "train.schedule=constant", "train.warmup_epochs=0", "train.optimizer=sgd", "train.momentum=0",
     "train.lr=0.05", "model.args={width: 4, layers: [1, 1]}", "views.pad_px=0", "views.flip_p=0", "views.cutout_px=0",
     "adapt=null", "run.log_every_steps=1", "run.accuracy_every_epochs=0", "train.precision=float32",
+    "train.shard_weights=true",
 ]  # fmt: skip
 
 
@@ -65,6 +67,7 @@ def test_two_to_one_and_back_follow_the_run_that_never_changed(whole: Path, chan
     assert len(expected) == len(found) == 15
     assert len({round(loss, 3) for loss in expected}) > 10
     torch.testing.assert_close(torch.tensor(found), torch.tensor(expected), rtol=1e-4, atol=0)
+    torch.testing.assert_close(weights(changing), weights(whole), rtol=1e-2, atol=1e-4)
 
 
 def test_the_change_is_logged_in_a_sentence(changing: Path) -> None:
