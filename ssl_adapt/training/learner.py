@@ -22,6 +22,7 @@ from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all
 from ssl_adapt.recipe import AdaptSection, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
+from ssl_adapt.training.online_probe import OnlineProbe
 from ssl_adapt.training.optimizers import (
     keep_only,
     set_lr,
@@ -48,6 +49,7 @@ class Learner:
         plain_cost: what the plain network costs, in the unit of the budget; None without a budget.
         choices: what `change` was given, until the fix.
         must_stop: whether any process had been told so when the last pass ended; the same in all of them.
+        online_probe: learns on the features; None without one.
         gradient_norm: of the weights in their last step, before it was clipped; NaN before the first.
     """
 
@@ -65,6 +67,7 @@ class Learner:
     plain_cost: float | None = None
     choices: Mapping[str, Choice] | None = None
     must_stop: bool = False
+    online_probe: OnlineProbe | None = None
     gradient_norm: float = math.nan
 
     @property
@@ -195,7 +198,7 @@ class Learner:
         return architecture
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, theta, both optimisers, the architecture as far as it is fixed, and what is changing."""
+        """Weights, theta, both optimisers, the probe, the architecture as far as it is fixed, and what is changing."""
         architecture, backbone = None, self.network.backbone
         if isinstance(backbone, Adaptable):
             architecture = self.adaptation.before if self.adaptation else Architecture.of(cast(nn.Module, backbone))
@@ -206,6 +209,7 @@ class Learner:
             "network": self.network.state_dict(),
             "weight_optimizer": self.weight_optimizer.state_dict(),
             "adaptation": None if self.adaptation is None else self.adaptation.state_dict(),
+            "online_probe": None if self.online_probe is None else self.online_probe.state_dict(),
             "theta_optimizer": None if self.theta_optimizer is None else self.theta_optimizer.state_dict(),
         }
 
@@ -218,6 +222,14 @@ class Learner:
             self.adaptation.load_state_dict(state["adaptation"])
         if self.theta_optimizer is not None:
             self.theta_optimizer.load_state_dict(state["theta_optimizer"])
+        if self.online_probe is not None and state.get("online_probe"):  # it may be asked for when a run goes on
+            self.online_probe.load_state_dict(state["online_probe"])
+
+    def train_probe(self, batch: Batch, views: Sequence[Tensor]) -> None:
+        """One step of the online probe, if there is one, on the first view; the network stays as it is."""
+        if self.online_probe is not None and batch.labels is not None:
+            with self.accelerator.autocast():
+                self.online_probe.train(self.network.backbone, views[0], batch.labels)
 
     def _average_theta_gradients(self) -> list[Tensor]:
         """Theta's gradients, averaged over the processes: accelerate's wrapper knows the weights alone."""

@@ -28,6 +28,7 @@ from ssl_adapt.training.measurements import (
     log_theta,
 )
 from ssl_adapt.training.objective import create_objective
+from ssl_adapt.training.online_probe import create_online_probe
 from ssl_adapt.training.plan import describe_plan, try_export, warn_if_too_short
 from ssl_adapt.training.progress import (
     Progress,
@@ -78,6 +79,8 @@ def pretrain(recipe: Recipe) -> Path | None:
         start.load_into(objective.network.backbone, objective.network.teacher_backbones)
         stop = StopSignal()
         learner = create_learner(recipe, objective, accelerator, saved and saved.state["learner"], stop.came)
+        if recipe.run.online_probe:
+            learner.online_probe = create_online_probe(objective.network.backbone, train_set, device)
         plan = [*describe_plan(recipe, learner, monitor, stages, start.architecture), *start.rows()]
         try_export(learner, recipe.model)
         if not saved:
@@ -107,7 +110,9 @@ def pretrain(recipe: Recipe) -> Path | None:
                 log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
                 for batch in epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step):
                     adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
-                    loss = train_step(learner, stages, learner.views(batch), progress.step)
+                    views = learner.views(batch)
+                    loss = train_step(learner, stages, views, progress.step)
+                    learner.train_probe(batch, views)
                     log.advance()
                     progress.count(loss)
                     log_step(log, learner, loss, progress.step, recipe.run.log_every_steps)
