@@ -59,12 +59,8 @@ def run(arguments: Sequence[str]) -> None:
     scores = folder / "scores.jsonl"
     lines = scores.read_text(encoding="utf-8").splitlines() if scores.exists() else []
     done = {(row["arm"], row["seed"], row["measure"]) for row in map(json.loads, lines)}
-    splits = {
-        share: load_image_splits(
-            "cifar10", root=options.root, image_px=PX, train_images=options.images, labelled_share=share
-        )
-        for share in SHARES
-    }
+    train, test = load_image_splits("cifar10", root=options.root, image_px=PX, train_images=options.images)
+    splits = {share: ImageSplits(train.labelled_part(share), test) for share in SHARES}
     for seed in options.seeds:
         for arm in [
             "random",
