@@ -61,6 +61,11 @@ class RunSection(Section):
     log_every_steps: CountOrZero = Field(
         default=50, description="log loss, learning rate and gradient norm every so many steps; 0: only epochs"
     )
+    online_probe: bool = Field(
+        default=False,
+        description="without labels in the loss: a linear classifier learns beside the run, which it leaves as it "
+        "is, and its accuracy is logged",
+    )
     trackers: Trackers = Field(default=(), description="also log to these; metrics.jsonl is always written")
 
 
@@ -333,6 +338,8 @@ class Recipe(Section):
                 f"data.labelled_share={self.data.labelled_share} is for objective.name=supervised, and {name} uses no "
                 "labels: leave it out, or type data.train_images=NUMBER for fewer images"
             )
+        if self.run.online_probe and isinstance(self.objective, SupervisedSection):
+            problems.append("run.online_probe=true: supervised has a classifier of its own: leave it out")
         wanted = self.objective.views_per_image
         if len(self.views) not in (1, wanted):
             problems.append(

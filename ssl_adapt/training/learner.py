@@ -25,6 +25,7 @@ from ssl_adapt.recipe import AdaptSection, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.compilation import compile_network
 from ssl_adapt.training.create_adaptation import create_adaptation
+from ssl_adapt.training.online_probe import OnlineProbe
 from ssl_adapt.training.optimizers import drop_backbone_gradients, keep_only, set_lr
 from ssl_adapt.training.setting import prepare
 from ssl_adapt.training.weight_average import WeightAverage
@@ -53,6 +54,7 @@ class Learner:
         average: of the weights; None without one.
         must_stop: whether any process had been told so when the last pass ended; the same in all of them.
         skeleton: the network before its weights were spread over the processes; None while each has all of them.
+        online_probe: learns on the features; None without one.
         gradient_norm: of the weights in their last step, before it was clipped; NaN before the first.
     """
 
@@ -74,6 +76,7 @@ class Learner:
     average: WeightAverage | None = None
     skeleton: nn.Module | None = None
     must_stop: bool = False
+    online_probe: OnlineProbe | None = None
     gradient_norm: float = math.nan
 
     @property
@@ -223,7 +226,7 @@ class Learner:
         return architecture
 
     def state_dict(self) -> dict[str, Any]:
-        """Weights, theta, both optimisers, the architecture as far as it is fixed, and what is changing."""
+        """Weights, theta, both optimisers, the probe, the architecture as far as it is fixed, and what is changing."""
         architecture, backbone = None, self.network.backbone
         if isinstance(backbone, Adaptable):
             architecture = self.adaptation.before if self.adaptation else Architecture.of(cast(nn.Module, backbone))
@@ -235,6 +238,7 @@ class Learner:
             "average": None if self.average is None else self.average.state_dict(),
             "weight_optimizer": whole_tensors(self.weight_optimizer.state_dict()),
             "adaptation": None if self.adaptation is None else self.adaptation.state_dict(),
+            "online_probe": None if self.online_probe is None else self.online_probe.state_dict(),
             "theta_optimizer": None if self.theta_optimizer is None else self.theta_optimizer.state_dict(),
         }
 
@@ -248,6 +252,14 @@ class Learner:
             self.adaptation.load_state_dict(state["adaptation"])
         if self.theta_optimizer is not None:
             self.theta_optimizer.load_state_dict(state["theta_optimizer"])
+        if self.online_probe is not None and state.get("online_probe"):  # it may be asked for when a run goes on
+            self.online_probe.load_state_dict(state["online_probe"])
+
+    def train_probe(self, batch: Batch, views: Sequence[Tensor]) -> None:
+        """One step of the online probe, if there is one, on the first view; the network stays as it is."""
+        if self.online_probe is not None and batch.labels is not None:
+            with self.accelerator.autocast():
+                self.online_probe.train(self.network.backbone, views[0], batch.labels)
 
     def backward(self, network: nn.Module, views: Sequence[Tensor]) -> Tensor:
         """The loss, whose gradients are then there."""

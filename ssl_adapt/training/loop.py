@@ -33,6 +33,7 @@ from ssl_adapt.training.measurements import (
 )
 from ssl_adapt.training.model_card import read_facts, write_card
 from ssl_adapt.training.objective import create_objective
+from ssl_adapt.training.online_probe import create_online_probe
 from ssl_adapt.training.plan import describe_plan, try_export, warn_if_too_short
 from ssl_adapt.training.progress import (
     Progress,
@@ -88,6 +89,8 @@ def pretrain(recipe: Recipe) -> Path | None:
         start.load_into(objective.network.backbone, objective.network.teacher_backbones)
         stop = StopSignal()
         learner = create_learner(recipe, objective, accelerator, learner_state(saved, recipe.adapt), stop.came)
+        if recipe.run.online_probe:
+            learner.online_probe = create_online_probe(objective.network.backbone, train_set, device)
         plan = [*describe_plan(recipe, learner, monitor, stages, start.architecture), *start.rows()]
         try_export(learner, recipe.model)
         if not saved:
@@ -120,7 +123,9 @@ def pretrain(recipe: Recipe) -> Path | None:
                     adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
                     if progress.step >= stages.fix_step:
                         shard_weights(learner)
-                    loss = train_step(learner, stages, learner.views(batch), progress.step)
+                    views = learner.views(batch)
+                    loss = train_step(learner, stages, views, progress.step)
+                    learner.train_probe(batch, views)
                     log.advance()
                     progress.count(loss)
                     log_step(log, learner, loss, progress.step, recipe.run.log_every_steps)

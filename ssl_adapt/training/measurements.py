@@ -17,6 +17,7 @@ from ssl_adapt.runs.folder import RunFolder
 from ssl_adapt.runs.log import RunLog, short_time
 from ssl_adapt.training.choice import WORDS
 from ssl_adapt.training.learner import Learner
+from ssl_adapt.training.online_probe import measure_probe
 from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.sharding import plain_network
@@ -98,13 +99,21 @@ def log_epoch(
     seconds, steps = log.end_epoch()
     images_per_sec = steps * batch_size / max(seconds, 1e-9)
     stage = stages.name_at_step(step - 1)
+    is_time = evaluate_every > 0 and (epoch + 1) % evaluate_every == 0
+    is_end = step >= stages.total_steps
+    probe = learner.online_probe
+    probed = probe and measure_probe(probe, learner.network.backbone, monitor, on_test=is_time or is_end)
     log.record(
-        "epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec, seconds=seconds
-    )
+        "epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec, seconds=seconds,
+        **(probed or {}),
+    )  # fmt: skip
     if learner.theta_optimizer and learner.adaptation:
         log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
-    is_time = evaluate_every > 0 and (epoch + 1) % evaluate_every == 0 and step < stages.total_steps
-    evaluation = _describe(monitor, measure_network(log, "evaluation", monitor, learner, step)) if is_time else ""
+    evaluation = ""
+    if is_time and not is_end:
+        evaluation = _describe(monitor, measure_network(log, "evaluation", monitor, learner, step))
+    if probed:
+        evaluation += "  ".join(["", *(f"{name.replace('_', ' ')} {value:.4g}" for name, value in probed.items())])
     left = (stages.total_steps - step) * seconds / max(1, steps)  # none, where only the epoch's end was missing
     width = len(str(stages.epochs))
     log.say(

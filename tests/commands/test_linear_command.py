@@ -1,13 +1,11 @@
 """`ssl-adapt linear`: what it scores, prints and writes."""
 
 import json
-import os
 from pathlib import Path
 
 import pytest
 import timm
 import torch
-from forked import run_processes
 from script_calls import PX, create_export, create_run, run_command
 
 from ssl_adapt.data import load_image_splits
@@ -98,22 +96,3 @@ def test_mistakes(export: Path, typed: list[str], said: str) -> None:
     data = [] if any(word.startswith("data=") for word in typed) else ["data=digits"]
     output = run_command("linear", f"model={export}", *data, *typed)
     assert (output.code, output.err) == (2, f"error: {said}\n")
-
-
-def probe(export: Path, folder: Path) -> None:
-    """What each process does."""
-    from ssl_adapt.commands.linear_command import run
-
-    run([f"model={export}", "data=digits", "labelled_share=0.1", f"json={folder / 'linear.json'}"])
-
-
-def test_in_two_processes_one_writes_the_same(export: Path, tmp_path: Path) -> None:
-    ended = run_processes(2, tmp_path, probe, export, tmp_path)
-    assert [process.code for process in ended] == [0, 0], ended
-    assert [("top-1" in process.out) for process in ended] == [True, False]
-    run_command("linear", f"model={export}", "data=digits", "labelled_share=0.1", f"json={tmp_path / 'one.json'}")
-    of_two, of_one = (json.loads((tmp_path / name).read_text()) for name in ("linear.json", "one.json"))
-    assert of_two.pop("seconds") > 0
-    assert of_one.pop("seconds") > 0
-    assert of_two == of_one
-    assert "WORLD_SIZE" not in os.environ

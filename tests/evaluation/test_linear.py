@@ -1,5 +1,6 @@
 """The linear probe: its two protocols, what chooses in them, and what they leave alone."""
 
+import json
 import pickle
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch.nn.functional as F
 from forked import run_processes
 from linear_run import CLASSIC, FAST, SETTINGS, digits, measure, network
 from scipy.stats import binomtest
+from script_calls import run_command
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
@@ -183,3 +185,14 @@ def test_several_processes_find_what_one_does(tmp_path: Path) -> None:
         assert [own[index][0] for own in found] == [result] * 3
         assert sum(own[index][1] for own in found) == seen
     assert expected[0][1] == 648 + 500
+    weight, score = linear_run.online()
+    for own in found:
+        assert torch.allclose(own[2][0], weight, atol=1e-6)
+        assert own[2][1] == pytest.approx(score, rel=1e-5)
+    assert weight.abs().max() > 1e-3
+    assert [("top-1" in process.out) for process in ended] == [True, False, False]
+    assert run_command("linear", *linear_run.COMMAND, f"json={tmp_path / 'one.json'}").code == 0
+    of_three, of_one = (json.loads((tmp_path / name).read_text()) for name in ("linear.json", "one.json"))
+    assert of_three.pop("seconds") > 0
+    assert of_one.pop("seconds") > 0
+    assert of_three == of_one

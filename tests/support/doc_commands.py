@@ -74,6 +74,12 @@ BY_COMMAND = {
         ("query=images/test/a/0.png",), is_fast=True, after=EMBED
     ),
     "ssl-adapt retrieve features=features query=/my/images k=5 csv=near.csv": How(("query=images",), after=EMBED),
+    "ssl-adapt linear model=runs/quickstart": How(is_fast=True),
+    "ssl-adapt linear model=runs/quickstart labelled_share=0.1 json=linear.json": How(),
+    "ssl-adapt linear model=resnet18 data=cifar10 protocol=sgd epochs=30": How(
+        ("data=digits", "pretrained=false", "image_px=32", "labelled_share=0.1", "epochs=2")
+    ),
+    "ssl-adapt pretrain recipe=quickstart run.online_probe=true run.dir=runs/probed": How(("train.max_steps=4", CELLS)),
     "ssl-adapt inspect model=darts_cifar drawing=cells.svg json=darts.json": How(('args={"cells": 4}',)),
     "ssl-adapt inspect model=runs/quickstart drawing=cells.png": How(is_fast=True),
     f"{ORIGINAL} run.dir=runs/original": How(("train.max_steps=4", "run.dir=runs/another", CELLS)),
