@@ -8,7 +8,8 @@ from ssl_adapt.recipe.adapt import AdaptSection
 from ssl_adapt.recipe.help import describe_recipes
 from ssl_adapt.recipe.load import available_recipes, load_recipe, recipe_text, save_recipe
 from ssl_adapt.recipe.objective_sections import ObjectiveSection, SimclrSection, SupervisedSection
-from ssl_adapt.recipe.schema import DataSection, KnnSection, ModelSection, Recipe, RunSection, TrainSection
+from ssl_adapt.recipe.schema import DataSection, KnnSection, ModelSection, Recipe, RunSection
+from ssl_adapt.recipe.train import TrainSection
 from ssl_adapt.recipe.view_sections import PaddedCropSection, ResizedCropSection, ViewSection
 
 __all__ = [

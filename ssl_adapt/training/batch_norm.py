@@ -1,5 +1,6 @@
 """BatchNorm over several processes: statistics of the whole batch, or of each process's share."""
 
+from collections.abc import Iterable
 from typing import cast
 
 import torch
@@ -62,3 +63,9 @@ def synchronise_batch_norm(network: nn.Module, device: torch.device) -> nn.Modul
             )
         module.__class__ = CpuSyncBatchNorm  # same parameters, buffers and hooks; only the statistics differ
     return network
+
+
+def restore(copies: Iterable[tuple[Tensor, Tensor]]) -> None:
+    """Give each tensor the values of its copy again."""
+    for tensor, copy in copies:
+        tensor.copy_(copy)

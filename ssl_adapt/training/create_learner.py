@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from torch import nn
 
@@ -15,7 +16,7 @@ from ssl_adapt.backbones.memory_format import choose_memory_format
 from ssl_adapt.errors import UserError
 from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import process_count
-from ssl_adapt.recipe import Recipe
+from ssl_adapt.recipe import Recipe, TrainSection
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.choice import cost_images
 from ssl_adapt.training.compilation import check_compiler, compile_network
@@ -48,20 +49,14 @@ def create_learner(
         ValueError: if timm does not know the model, it cannot be adapted, or its weights cannot be sharded.
     """
     network: Any = objective.network.to(accelerator.device)
+    check_means(recipe.train, network, accelerator.device)
     bfloat16 = accelerator.mixed_precision == "bf16"  # the format is the plain network's, so that a resume finds it too
-    if recipe.train.shard_weights and network.teacher_backbones:
-        raise UserError(
-            f"train.shard_weights=true was not tried with a teacher, which objective.name={recipe.objective.name} has: "
-            "set it to false"
-        )
     memory_format = choose_memory_format(network, accelerator.device, bfloat16=bfloat16)
     rates = layer_rates(network.backbone, recipe.train.layer_decay)
     average = None if recipe.train.ema_decay is None else WeightAverage(network, recipe.train.ema_decay)
     followers = (*network.teacher_backbones, *([average.backbone] if average else []))
     if recipe.train.checkpoint_activations:
         recompute_activations(network.backbone, recipe.model.name)
-    if recipe.train.compile:
-        check_compiler(accelerator.device)
     adaptation = theta_optimizer = choices = None
     plain_cost = saved["plain_cost"] if saved else None
     if plain_cost is None and recipe.adapt is not None and recipe.adapt.budget is not None:
@@ -111,6 +106,20 @@ def create_learner(
         layer_rates=rates,
         average=average,
     )
+
+
+def check_means(train: TrainSection, network: Any, device: torch.device) -> None:
+    """Check that what the recipe asks of torch works with this network, on this device.
+
+    Raises:
+        ValueError: if it does not.
+    """
+    if train.shard_weights and network.teacher_backbones:
+        raise UserError(
+            "train.shard_weights=true was not tried with an objective that has a teacher, as BYOL has: set it to false"
+        )
+    if train.compile:
+        check_compiler(device)
 
 
 def add_skips(backbone: nn.Module) -> None:

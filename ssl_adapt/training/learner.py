@@ -1,7 +1,7 @@
 """The learner: a network, what adapts it, the optimisers of both, and one step of each."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -23,6 +23,7 @@ from ssl_adapt.objectives.base import Objective
 from ssl_adapt.processes import average, check_same_everywhere, process_count, sum_all, whole_tensors
 from ssl_adapt.recipe import AdaptSection, TrainSection
 from ssl_adapt.training.accumulation import backward_in_parts
+from ssl_adapt.training.batch_norm import restore
 from ssl_adapt.training.compilation import compile_network
 from ssl_adapt.training.create_adaptation import create_adaptation
 from ssl_adapt.training.online_probe import OnlineProbe
@@ -293,9 +294,3 @@ class Learner:
         mean_loss, mean_norm, broken, stopped = sum_all(mine / process_count()).tolist()
         self.must_stop = stopped > 0
         return (None if broken > 0 else mean_loss), mean_norm
-
-
-def restore(copies: Iterable[tuple[Tensor, Tensor]]) -> None:
-    """Give each tensor the values of its copy again."""
-    for tensor, copy in copies:
-        tensor.copy_(copy)
