@@ -15,7 +15,7 @@ def compile_network(network: Any) -> None:
 
     The modules, and so the names in their state dicts, stay as they are, and what is evaluated, exported or copied is
     not compiled. Shapes are taken as constants and random draws are those without compiling, so that a resumed run
-    equals one that was not stopped. Mixed edges are traced as eq. 1 in ordinary operations.
+    has the kernels of one that was not stopped. Mixed edges are traced as eq. 1 in ordinary operations.
     """
     torch.compiler.reset()  # what was compiled before has edges that are gone
     for module in (network, *network.teacher_backbones):
