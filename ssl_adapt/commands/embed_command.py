@@ -65,14 +65,26 @@ def run(arguments: Sequence[str]) -> None:
     with show_progress() as begin:
         begin("importing torch", None)
         from accelerate import PartialState
+        from accelerate.utils import parse_flag_from_env
 
         from ssl_adapt.embedding.embed import embed
+<<<<<<< HEAD
         from ssl_adapt.evaluation.subject import create_subject
         from ssl_adapt.training.run_defaults import run_defaults
 
         processes = PartialState()  # joins those of torchrun or accelerate launch
         given = {"device": str(processes.device), **options.model_dump(exclude_none=True)}
         subject = create_subject(given, run_defaults(options.model))
+=======
+        from ssl_adapt.evaluation.score import create_settings
+        from ssl_adapt.processes import process_index
+        from ssl_adapt.training.run_defaults import run_defaults
+
+        # joins the processes of torchrun or accelerate launch; alone it does not ask for the flag
+        state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
+        given = {"device": str(state.device), **options.model_dump(exclude_none=True)}
+        settings = create_settings(given, run_defaults(options.model))
+>>>>>>> w-embed
         done = embed(
             subject,
             Path(options.out).expanduser(),
@@ -80,7 +92,7 @@ def run(arguments: Sequence[str]) -> None:
             on_bad_image=options.on_bad_image,
             begin=begin,
         )
-    if not processes.is_main_process:
+    if process_index() > 0:
         return
     for name, reason in sorted(done.left_out.items())[:MOST_SHOWN]:
         print(f"left out {shown(name)}: {reason}")

@@ -38,6 +38,10 @@ WRONG = {  # command: a wrong key and a wrong value, each with what is said
         (["features=f", "querry=a.png"], "unknown key 'querry'; did you mean 'query'?"),
         (["features=f", "query=a.png", "csv=no/such/folder.csv"], "csv: got 'no/such/folder.csv', expected path"),
     ],
+    "export": [
+        (["model=x"], "out is missing: add out=PATH, or push=USER/NAME"),
+        (["model=x", "format=onx", "out=y"], "format: got 'onx', expected timm | onnx | torch_export or null; did you"),
+    ],
     "inspect": [
         (["modl=resnet20"], "unknown key 'modl'; did you mean 'model'?"),
         (["model=resnet20", "image_px=0"], "image_px: got 0, expected integer >= 1"),
@@ -120,7 +124,7 @@ def test_help_and_mistyped_arguments_are_answered_without_torch():
     helps = [[name, *rest] for name in COMMANDS for rest in (["--help"], ["x=1", "-h"])]
     wrong = [([name, *arguments], message) for name, rows in WRONG.items() for arguments, message in rows]
     wrong += NO_COMMAND
-    assert (len(helps), len(wrong)) == (20, 25)
+    assert (len(helps), len(wrong)) == (28, 33)
     given = answers([*helps, *(arguments for arguments, _ in wrong)])
     for call, (code, out, err) in zip(helps, given[: len(helps)], strict=True):
         assert (code, err) == (0, ""), call
@@ -137,7 +141,7 @@ def test_without_a_command_they_are_listed_and_without_arguments_a_command_says_
     given = answers(calls)
     assert given[:3] == [(0, HELP, "")] * 3
     assert all(f"\n  {name} " in HELP for name in COMMANDS)
-    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 13
+    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 17
     for call, (code, out, err) in zip(calls[3:], given[3:], strict=True):
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: ssl-adapt {call[0]} "), "the commands but two need to be told something"

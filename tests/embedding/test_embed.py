@@ -17,6 +17,7 @@ from image_folders import tar_of, write_images
 from safetensors.torch import save_file
 from script_calls import MEAN, PX, STD, create_export, create_run, run_command
 
+from ssl_adapt.commands import embed_command
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.embedding.feature_parts import plan_parts, rows_of_a_part
 from ssl_adapt.errors import UserError
@@ -106,6 +107,14 @@ def test_several_processes_write_the_same_bytes(
     written = 20 - begun * ROWS
     assert {process.out for process in ended} == {f"20 6 {written} {6 - begun}\n"}
     assert content(out) == content(whole)
+
+
+def test_of_several_processes_the_first_alone_prints(export: Path, images: Path, tmp_path: Path) -> None:
+    arguments = [f"model={export}", "data=folder", f"root={images}", f"out={tmp_path / 'features'}", "workers=0"]
+    first, second = run_processes(2, tmp_path, embed_command.run, arguments)
+    assert (first.code, second.code, second.out) == (0, 0, "")
+    assert first.out.startswith(f"{tmp_path / 'features'}: 20 images in 2 files; now written 20 in 2, ")
+    assert first.out.count("\n") == 1
 
 
 class StoppedError(Exception):
