@@ -68,23 +68,14 @@ def run(arguments: Sequence[str]) -> None:
         from accelerate.utils import parse_flag_from_env
 
         from ssl_adapt.embedding.embed import embed
-<<<<<<< HEAD
         from ssl_adapt.evaluation.subject import create_subject
-        from ssl_adapt.training.run_defaults import run_defaults
-
-        processes = PartialState()  # joins those of torchrun or accelerate launch
-        given = {"device": str(processes.device), **options.model_dump(exclude_none=True)}
-        subject = create_subject(given, run_defaults(options.model))
-=======
-        from ssl_adapt.evaluation.score import create_settings
         from ssl_adapt.processes import process_index
         from ssl_adapt.training.run_defaults import run_defaults
 
         # joins the processes of torchrun or accelerate launch; alone it does not ask for the flag
         state = PartialState(cpu=parse_flag_from_env("ACCELERATE_USE_CPU"))
         given = {"device": str(state.device), **options.model_dump(exclude_none=True)}
-        settings = create_settings(given, run_defaults(options.model))
->>>>>>> w-embed
+        subject = create_subject(given, run_defaults(options.model))
         done = embed(
             subject,
             Path(options.out).expanduser(),
