@@ -24,7 +24,7 @@ from ssl_adapt.evaluation.features import extract_features
 from ssl_adapt.evaluation.frozen_network import find_network, load_network
 from ssl_adapt.evaluation.knn import evaluate_knn
 from ssl_adapt.evaluation.linear import evaluate_linear, wilson_interval
-from ssl_adapt.evaluation.linear_protocol import FeaturesProtocol, LinearProtocol, SgdProtocol
+from ssl_adapt.evaluation.linear_protocol import FeaturesProtocol, LinearProtocol, SgdProtocol, create_sgd_plain
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
@@ -111,7 +111,7 @@ def _score(
         yield _row("knn", knn.top1, None, wilson_interval(knn.top1, knn.query_count))
     probes: list[tuple[float, LinearProtocol]] = [(share, FeaturesProtocol()) for share in SHARES]
     if arm in CLASSIC_ARMS:
-        probes.append((1.0, SgdProtocol(epochs=epochs)))
+        probes += [(1.0, SgdProtocol(epochs=epochs)), (1.0, create_sgd_plain(epochs=epochs))]
     for share, protocol in probes:
         measure = f"{protocol.name}-{share:g}"
         if (arm, seed, measure) not in done:

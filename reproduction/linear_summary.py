@@ -14,6 +14,7 @@ MEASURES = {
     "features-0.1": "10 %",
     "features-0.01": "1 %",
     "sgd-1": "classic, 100 %",
+    "sgd_plain-1": "SGD without crops, 100 %",
 }
 TESTS = (
     ("simclr_adapted", "simclr", "features-1"),
@@ -48,7 +49,7 @@ def write_results(scores: Path, table: Path) -> None:
     pairs = [((arm, measure), (other, measure)) for arm, other, measure in TESTS]
     for share, measure in AGAINST_LABELS:
         pairs.append((("simclr_adapted", measure), (f"labels_adapted-{share}", "own classifier")))
-    pairs += [((arm, "features-1"), (arm, "sgd-1")) for arm in arms]
+    pairs += [((arm, "features-1"), (arm, other)) for arm in arms for other in ("sgd-1", "sgd_plain-1")]
     lines += [text for first, second in pairs if (text := _difference(found, first, second))]
     lines += ["", "Intervals of each seed (Wilson, 95 %, over test images):", "", "```text"]
     lines += [

@@ -38,16 +38,18 @@ class LinearOptions(Section):
     protocol: LinearName = Field(
         default="features",
         description="features: logistic regression on features of the images as they are; sgd: the classic one, on "
-        "crops and flips",
+        "crops and flips; sgd_plain: the same without them",
     )
     labelled_share: Share | None = Field(
         default=None,
         description="share of the training images whose labels are used, a fixed one, balanced over the classes; null: "
         "the run's, or 1",
     )
-    epochs: Count | None = Field(default=None, description="with protocol=sgd: over the labelled images; null: 100")
+    epochs: Count | None = Field(
+        default=None, description="with sgd and sgd_plain: over the labelled images; null: 100"
+    )
     seed: Seed | None = Field(
-        default=None, description="with protocol=sgd: of the order, the crops and the flips; null: 0"
+        default=None, description="with sgd and sgd_plain: of the order, the crops and the flips; null: 0"
     )
     pretrained: bool = Field(default=True, description="false: a network of timm with random weights (seed 0)")
     batch_size: Count = Field(default=500, description="images that the network sees at a time, where not augmented")

@@ -127,7 +127,7 @@ def fit_sgd(
     optimizer = torch.optim.SGD(groups, momentum=protocol.momentum)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=sgd_steps(protocol, len(labels)))
     for indices, images in _augmented_batches(image_set, protocol, size, device, workers):
-        inputs = gather_in_order(embed(images), len(indices))
+        inputs = features[indices].to(device) if images is None else gather_in_order(embed(images), len(indices))
         targets = labels[indices].to(device)
         kept = torch.cat([torch.ones(len(indices), 1), part[indices, None] != torch.arange(parts)], dim=1).to(device)
         loss = torch.stack([_loss(head(inputs), targets, kept, classes) for head in heads]).sum()
@@ -165,8 +165,8 @@ def gather_in_order(own: Tensor, count: int) -> Tensor:
 
 def _augmented_batches(
     image_set: ImageSet, protocol: SgdProtocol, size: int, device: torch.device, workers: int
-) -> Iterator[tuple[Tensor, Tensor]]:
-    """The indices of each batch, and this process's share of its images, uint8, cropped and flipped.
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """The indices of each batch, and this process's share of its images, uint8, cropped and flipped, or None without.
 
     Every process draws for the whole batch, so that their number does not matter. Torch's random state is not moved.
     """
@@ -174,6 +174,9 @@ def _augmented_batches(
     for epoch in range(protocol.epochs):
         chunks = epoch_order(len(image_set), seed=protocol.seed, epoch=epoch).split(size)
         chunks = [chunk for chunk in chunks if len(chunk) == size]
+        if not protocol.augments:
+            yield from ((chunk, None) for chunk in chunks)
+            continue
         own = torch.cat([chunk[share] for chunk in chunks])
         batches = iterate_batches(
             image_set, own, batch_size=len(share), device=device, workers=workers, drop_last=False

@@ -3,7 +3,7 @@
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, Literal
 
-LinearName = Literal["features", "sgd"]
+LinearName = Literal["features", "sgd", "sgd_plain"]
 PARTS = 5  # of the labelled images, of which one at a time is held out
 
 
@@ -38,6 +38,7 @@ class SgdProtocol:
     """A linear layer trained by SGD on random crops and flips of each image, by a learning rate without any penalty.
 
     Attributes:
+        name: "sgd", or "sgd_plain" without crops and flips.
         epochs: over the labelled images; the rate falls by a cosine to 0.
         batch_size: images in a batch, or all if there are fewer.
         learning_rates: ascending, for 256 images in a batch. All are trained in one pass over the same features: one
@@ -49,8 +50,7 @@ class SgdProtocol:
         seed: of the order of the images, and of crops and flips.
     """
 
-    name: ClassVar[LinearName] = "sgd"
-
+    name: LinearName = "sgd"
     epochs: int = 100
     batch_size: int = 256
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
@@ -60,16 +60,27 @@ class SgdProtocol:
     held_out_images: int = 2000
     seed: int = 0
 
+    @property
+    def augments(self) -> bool:
+        """Whether an image may differ from itself."""
+        return self.pad_share > 0 or self.flip_p > 0
+
     def __str__(self) -> str:
         first, last = self.learning_rates[0], self.learning_rates[-1]
+        images = "crops and flips" if self.augments else "cached features"
         return (
-            f"linear by SGD on crops and flips, {self.epochs} epochs, one of {len(self.learning_rates)} rates "
-            f"{first:g} to {last:g}"
+            f"linear by SGD on {images}, {self.epochs} epochs, one of {len(self.learning_rates)} rates {first:g} to "
+            f"{last:g}"
         )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""
-        return {"name": self.name, **asdict(self)}
+        return asdict(self)
+
+
+def create_sgd_plain(**changes: Any) -> SgdProtocol:
+    """SGD on features of each image as it is, computed once: what `features` solves, by the classic optimiser."""
+    return SgdProtocol(name="sgd_plain", pad_share=0.0, flip_p=0.0, **changes)
 
 
 LinearProtocol = FeaturesProtocol | SgdProtocol

@@ -1,7 +1,7 @@
 """The linear probe of a network by name, and its score as text and as JSON."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ from ssl_adapt.data.label_splits import LabelSplit
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.frozen_network import input_size_px, load_network
 from ssl_adapt.evaluation.linear import LinearResult, evaluate_linear
-from ssl_adapt.evaluation.linear_protocol import FeaturesProtocol, LinearProtocol, SgdProtocol
+from ssl_adapt.evaluation.linear_protocol import FeaturesProtocol, LinearProtocol, SgdProtocol, create_sgd_plain
 from ssl_adapt.evaluation.progress_bar import Begin, show_nothing
 from ssl_adapt.evaluation.subject import RunDefaults, Subject, create_subject, load_labelled
 
@@ -43,14 +43,19 @@ def create_probe(given: Mapping[str, Any], run: RunDefaults | None) -> Probe:
     """
     own = {key: given[key] for key in ("epochs", "seed") if key in given}
     name = given.get("protocol", FeaturesProtocol.name)
-    if own and name != SgdProtocol.name:
+    if own and name == FeaturesProtocol.name:
         key, value = next(iter(own.items()))
         raise UserError(
             f"{key}={value} has no meaning for protocol={name}, which has one solution: leave it out or add "
-            f"protocol={SgdProtocol.name}"
+            "protocol=sgd"
         )
     subject = create_subject(given, run)
-    protocol = SgdProtocol(**own) if name == SgdProtocol.name else FeaturesProtocol()
+    protocols: dict[str, Callable[..., LinearProtocol]] = {
+        "features": FeaturesProtocol,
+        "sgd": SgdProtocol,
+        "sgd_plain": create_sgd_plain,
+    }
+    protocol = protocols[name](**own)
     return Probe(replace(subject, labelled_share=subject.labelled_share or 1.0), protocol)
 
 

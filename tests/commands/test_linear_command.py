@@ -12,6 +12,7 @@ from ssl_adapt.data import load_image_splits
 from ssl_adapt.data.label_splits import split_labels
 from ssl_adapt.evaluation.linear import evaluate_linear
 from ssl_adapt.evaluation.linear_protocol import FeaturesProtocol, SgdProtocol
+from ssl_adapt.evaluation.linear_score import create_probe
 from ssl_adapt.recipe import load_recipe, save_recipe
 
 
@@ -47,6 +48,13 @@ def test_the_record_has_the_score_its_interval_and_the_split(export: Path, tmp_p
     assert [entry["share"] for entry in values["held_out"]["right"]] == [*expected.held_out.values()]
     assert f"top-1 {expected.top1:.2%} (" in output.out
     assert f"labels: {split}" in output.out
+
+
+def test_sgd_plain_takes_each_image_as_it_is(export: Path) -> None:
+    probe = create_probe({"model": str(export), "data": "digits", "protocol": "sgd_plain", "epochs": 3}, None)
+    assert (probe.protocol.name, probe.protocol.augments, probe.protocol.epochs) == ("sgd_plain", False, 3)
+    assert str(probe.protocol).startswith("linear by SGD on cached features, 3 epochs")
+    assert create_probe({"model": str(export), "data": "digits", "protocol": "sgd"}, None).protocol.augments
 
 
 def test_the_classic_protocol_of_any_timm_model(tmp_path: Path) -> None:
