@@ -20,10 +20,11 @@ from reproduction.linear_runs import LinearRunsOptions, run_folder
 from reproduction.linear_summary import write_results
 from ssl_adapt.commands.ending import run_command
 from ssl_adapt.data import ImageSplits, load_image_splits
+from ssl_adapt.evaluation.accuracy import wilson_interval
 from ssl_adapt.evaluation.features import extract_features
 from ssl_adapt.evaluation.frozen_network import find_network, load_network
 from ssl_adapt.evaluation.knn import evaluate_knn
-from ssl_adapt.evaluation.linear import evaluate_linear, wilson_interval
+from ssl_adapt.evaluation.linear import evaluate_linear
 from ssl_adapt.evaluation.linear_protocol import FeaturesProtocol, LinearProtocol, SgdProtocol, create_sgd_plain
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.recipe.help import describe_options

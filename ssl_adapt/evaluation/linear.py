@@ -4,7 +4,6 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from statistics import NormalDist
 
 import torch
 import torch.nn.functional as F
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 
 from ssl_adapt.data import ImageSet
 from ssl_adapt.errors import UserError
-from ssl_adapt.evaluation.accuracy import logits_accuracy
+from ssl_adapt.evaluation.accuracy import logits_accuracy, wilson_interval
 from ssl_adapt.evaluation.features import evaluation_mode, extract_features, normalise, process_share
 from ssl_adapt.evaluation.linear_fit import fit_features, fit_sgd, gather_in_order, sgd_steps
 from ssl_adapt.evaluation.linear_protocol import PARTS, FeaturesProtocol, LinearProtocol
@@ -157,17 +156,6 @@ def unchanged(network: nn.Module) -> Iterator[None]:
     changed = [name for name, tensor in before.items() if name not in after or not _same_bits(tensor, after[name])]
     if changed or len(after) != len(before):
         raise RuntimeError(f"the frozen network changed: {', '.join(changed) or 'tensors were added'}")
-
-
-def wilson_interval(share: float, count: int, level: float = 0.95) -> tuple[float, float]:
-    """Wilson's interval of a probability of which `share` was seen in `count` trials.
-
-    Source: Wilson 1927; equals scipy.stats.binomtest(...).proportion_ci(method="wilson").
-    """
-    z = NormalDist().inv_cdf((1 + level) / 2)
-    middle = (share + z**2 / (2 * count)) / (1 + z**2 / count)
-    half = z / (1 + z**2 / count) * (share * (1 - share) / count + z**2 / (4 * count**2)) ** 0.5
-    return max(0.0, middle - half), min(1.0, middle + half)
 
 
 def _tensors(network: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """Model cards: README.md of an export, as the Hugging Face hub shows it, written from the run."""
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 from ssl_adapt.adaptation.architecture import Architecture, model_args, model_name
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.adaptation.edge import Adaptable
+from ssl_adapt.evaluation.accuracy import wilson_interval
 from ssl_adapt.export.check import build_on_meta
 from ssl_adapt.export.plain_timm import is_timm_s_own
 from ssl_adapt.json_text import read_json, read_text
@@ -88,16 +88,6 @@ def plain_text(value: object) -> str:
     """The value as markdown that shows it letter for letter, on one line."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())[:200]
     return _SPECIAL.sub(r"\\\1", text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;"))
-
-
-def interval(share: float, count: int) -> tuple[float, float]:
-    """The 95 % confidence interval of a share of `count` images.
-
-    Source: E. B. Wilson 1927.
-    """
-    z = 1.959964
-    middle, width = share + z * z / (2 * count), z * math.sqrt(share * (1 - share) / count + z * z / (4 * count**2))
-    return (middle - width) / (1 + z * z / count), (middle + width) / (1 + z * z / count)
 
 
 def _front_matter(network: Any, facts: CardFacts) -> str:
@@ -200,7 +190,7 @@ def _results(facts: CardFacts) -> str:
 def _shown_interval(share: float, count: Any) -> str:
     if not isinstance(count, int) or count < 1 or not 0 <= share <= 1:
         return "not known"
-    return "{:.2%} to {:.2%}".format(*interval(share, count))
+    return "{:.2%} to {:.2%}".format(*wilson_interval(share, count))
 
 
 def _loading(network: Any, repository: str | None) -> str:

@@ -17,8 +17,9 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 from ssl_adapt.data import ImageSet
+from ssl_adapt.evaluation.accuracy import wilson_interval
 from ssl_adapt.evaluation.features import extract_features
-from ssl_adapt.evaluation.linear import evaluate_linear, unchanged, wilson_interval
+from ssl_adapt.evaluation.linear import evaluate_linear, unchanged
 from ssl_adapt.evaluation.linear_fit import count_right, fit_features, fit_sgd, held_out_parts, logistic_regression
 from ssl_adapt.evaluation.linear_protocol import FeaturesProtocol, SgdProtocol
 from ssl_adapt.evaluation.progress_bar import show_nothing

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from ssl_adapt import load_recipe
 from ssl_adapt.adaptation.cost import count_parameters
 from ssl_adapt.recipe import save_recipe
-from ssl_adapt.training.model_card import CardFacts, interval, plain_text, read_facts, write_card
+from ssl_adapt.training.model_card import CardFacts, plain_text, read_facts, write_card
 
 SCORES = {"untrained": 0.5, "before_fix": None, "result": 0.75}
 RESULT = {"knn_top1": SCORES, "protocol": "kNN, k 20; bank 9, queries 400", "test_images": 400, "steps": 1234}
@@ -96,8 +96,3 @@ def test_names_are_shown_letter_for_letter(name: str, shown: str, tmp_path: Path
     before, inside, after = re.split(r"^````+(?:yaml)?$", card, flags=re.MULTILINE)
     assert name.replace("\n", " ").strip() not in before + after or shown == name
     assert "note:" in inside
-
-
-@pytest.mark.parametrize(("right", "count"), [(0, 10), (10, 10), (70, 100), (4993, 10_000)])
-def test_the_interval_is_wilson_s(right: int, count: int) -> None:
-    assert interval(right / count, count) == pytest.approx(wilson(right, count), abs=1e-6)
