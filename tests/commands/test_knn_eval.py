@@ -232,7 +232,7 @@ def test_help_lists_every_key() -> None:
         assert output.code == 0
         listed = re.findall(r"^  ([a-z_]+) {2,}\S", output.out.partition("Keys [")[2], re.MULTILINE)
         assert listed == list(keys)
-    assert len(keys) == 16
+    assert len(keys) == 18
     assert all(key.description in " ".join(output.out.split()) for key in keys.values())
 
 

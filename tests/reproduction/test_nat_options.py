@@ -14,7 +14,7 @@ ACT = {  # on a search; every other key of a recipe is refused where it is typed
     "seed", "model.name", "objective.name", "objective.temperature", "objective.projector_hidden",
     "objective.projector_out", "objective.view_forward", "objective.label_smoothing", "objective.mixup_alpha",
     "data.name", "data.root", "data.image_px", "data.workers", "data.train_images", "data.labelled_share",
-    "data.on_bad_image", "data.mean", "data.std",
+    "data.on_bad_image", "data.image_column", "data.label_column", "data.mean", "data.std",
 }  # fmt: skip
 
 
