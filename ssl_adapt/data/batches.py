@@ -1,6 +1,7 @@
 """The order of an epoch, and its batches on the device."""
 
 import signal
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -131,16 +132,18 @@ def _block_stop_signals() -> Iterator[None]:
 
 
 def _decode(image_set: ImageSet, chunks: list[Tensor], workers: int, *, pin_memory: bool) -> Iterator[Tensor]:
-    loader = DataLoader(
-        cast(Dataset[_Decoded], _Chunks(image_set, chunks)),
-        batch_size=None,
-        num_workers=workers,
-        pin_memory=pin_memory,
-        worker_init_fn=_ignore_stop_signals,
-        generator=torch.Generator(),  # else the loader draws a seed from torch's global random state
-    )
     failure = ""
-    with _block_stop_signals():
+    with warnings.catch_warnings(), _block_stop_signals():
+        # of more workers than cores; their number is the user's, and some wait for a disk
+        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+        loader = DataLoader(
+            cast(Dataset[_Decoded], _Chunks(image_set, chunks)),
+            batch_size=None,
+            num_workers=workers,
+            pin_memory=pin_memory,
+            worker_init_fn=_ignore_stop_signals,
+            generator=torch.Generator(),  # else the loader draws a seed from torch's global random state
+        )
         decoded = iter(loader)
     for batch in decoded:
         image_set.bad_images.update(batch.bad_images)

@@ -34,7 +34,7 @@ class LabelSplit:
         return hashlib.sha256("".join(f"{index}\n" for index in self.indices.tolist()).encode()).hexdigest()
 
     def __str__(self) -> str:
-        return f"{self.share:.4g} of them: {len(self.indices):,} of {self.of:,}, split {self.sha256[:12]}"
+        return f"{len(self.indices):,} of {self.of:,} ({100 * self.share:.4g}%), split {self.sha256[:12]}"
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for a record."""

@@ -8,7 +8,7 @@ import torch
 from image_folders import write_noise
 from scipy import stats
 
-from reproduction import shrink_study
+from reproduction import shrink_study, shrink_summary
 from reproduction.shrink_command import run
 from reproduction.shrink_options import ARMS
 from reproduction.shrink_summary import holm, paired_difference, to_markdown
@@ -28,6 +28,7 @@ def rows_of(folder):
 )
 def test_every_arm_meets_its_budget_and_is_run_once(arms, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(shrink_study, "SCORE_BATCHES", 2)
+    monkeypatch.setattr(shrink_summary, "time_shares", lambda rows: [row["share"] for row in rows])
     for split, count in (("train", 60), ("test", 10)):
         for index in range(2):
             write_noise(tmp_path / "images" / split / str(index), count)
@@ -92,9 +93,9 @@ def test_random_is_the_mean_of_its_draws():
 
 
 def test_times_are_of_the_network_that_was_cut():
-    images, cut = torch.zeros(1, 3, 16, 16), ("blocks.0.mlp",)
-    whole, smaller = (measure_cost(create_cut_network("vit", c), images, "macs") for c in ([], cut))
+    images, cut = torch.zeros(1, 3, 16, 16), ("layer1.0",)
+    whole, smaller = (measure_cost(create_cut_network("resnet", c), images, "macs") for c in ([], cut))
     assert smaller < whole
-    seconds = batch_seconds("vit", [(), cut, ()], images=1, rounds=1)
+    seconds = batch_seconds("resnet", [(), cut, ()], images=1, rounds=1)
     assert [*seconds] == [(), cut]
     assert all(value > 0 for value in seconds.values())

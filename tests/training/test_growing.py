@@ -61,9 +61,9 @@ def macs(network: torch.nn.Module) -> float:
 @pytest.mark.parametrize(
     ("objective", "more", "end"),
     [
-        ("simclr", (), 1.0),
+        pytest.param("simclr", (), 1.0, marks=pytest.mark.slow),
         ("supervised", ("adapt.score=random", "adapt.budget_macs=0.8"), 0.8),
-        ("byol", ("adapt.score=uniform",), 1.0),
+        pytest.param("byol", ("adapt.score=uniform",), 1.0, marks=pytest.mark.slow),
     ],
 )
 def test_a_run_grows_from_its_share_to_its_budget(tmp_path, capsys, objective, more, end):
@@ -151,7 +151,7 @@ def whole(tmp_path_factory) -> Path:
 
 
 @pytest.mark.exactness
-@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize("stop", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_run_that_grows_resumes_to_the_bit(tmp_path, whole, stop):
     """Before a round opens anything, between rounds, and before the last."""
     parts = tmp_path / "parts"
