@@ -6,12 +6,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from ssl_adapt.data_names import DataName
+from ssl_adapt.commands.subject_options import SubjectOptions
 from ssl_adapt.json_text import shown
 from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
-from ssl_adapt.recipe.section import Section
-from ssl_adapt.recipe.values import Count, CountOrZero, Text
+from ssl_adapt.recipe.values import Text
 
 USAGE = """\
 usage: ssl-adapt embed model=MODEL out=FOLDER [KEY=VALUE ...]
@@ -22,33 +21,13 @@ Writes the features of all images, by a frozen network, to parquet files; the sa
 MOST_SHOWN = 5  # of the images that were left out
 
 
-class EmbedOptions(Section):
+class EmbedOptions(SubjectOptions):
     """Whose features are written, of which images, and where to."""
 
-    model: Text = Field(description="a run folder, an export folder, local-dir:FOLDER, hf-hub:NAME or a name of timm")
     out: Text = Field(description="the folder for the files: a new one, or one that the same command has begun")
-    data: DataName | None = Field(
-        default=None, description="the images; null: those of the run, where model is a run folder"
-    )
-    root: Text | None = Field(
-        default=None, description="folder or tar that holds the images; null: the run's, or the data set's usual place"
-    )
-    image_column: Text | None = Field(default=None, description="csv, hf, webdataset: as data.image_column of a recipe")
-    label_column: Text | None = Field(default=None, description="csv, hf, webdataset: as data.label_column of a recipe")
-    image_px: Count | None = Field(
-        default=None, description="side of the square images that the network sees; null: its input size"
-    )
     format: Literal["parquet", "npz"] = Field(default="parquet", description="of the files; parquet needs pyarrow")
     on_bad_image: Literal["error", "skip"] = Field(
         default="error", description="whether an image that can't be read ends the command, or is left out"
-    )
-    pretrained: bool = Field(default=True, description="false: a network of timm with random weights (seed 0)")
-    batch_size: Count = Field(default=500, description="images that the network sees at a time")
-    device: Text | None = Field(
-        default=None, description="where the network runs, such as cuda:1 or cpu; null: on a GPU where there is one"
-    )
-    workers: CountOrZero | None = Field(
-        default=None, description="processes that decode the images, of each process; null: the run's, or 4"
     )
 
 

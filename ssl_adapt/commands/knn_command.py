@@ -5,12 +5,11 @@ from typing import Literal
 
 from pydantic import Field
 
-from ssl_adapt.data_names import DataName
+from ssl_adapt.commands.subject_options import SubjectOptions
 from ssl_adapt.evaluation.protocol import PresetName, Weighting
 from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
-from ssl_adapt.recipe.section import Section
-from ssl_adapt.recipe.values import Count, CountOrZero, NewFile, Positive, Text
+from ssl_adapt.recipe.values import Count, NewFile, Positive
 
 USAGE = """\
 usage: ssl-adapt knn model=MODEL [KEY=VALUE ...]
@@ -20,21 +19,9 @@ Classifies the test images by the labels of their nearest training images, in th
 """
 
 
-class KnnOptions(Section):
+class KnnOptions(SubjectOptions):
     """What is scored, on which images, and how."""
 
-    model: Text = Field(description="a run folder, an export folder, local-dir:FOLDER, hf-hub:NAME or a name of timm")
-    data: DataName | None = Field(
-        default=None, description="the images; null: those of the run, where model is a run folder"
-    )
-    root: Text | None = Field(
-        default=None, description="folder or tar that holds the images; null: the run's, or the data set's usual place"
-    )
-    image_column: Text | None = Field(default=None, description="csv, hf, webdataset: as data.image_column of a recipe")
-    label_column: Text | None = Field(default=None, description="csv, hf, webdataset: as data.label_column of a recipe")
-    image_px: Count | None = Field(
-        default=None, description="side of the square images that the network sees; null: its input size"
-    )
     protocol: PresetName | None = Field(
         default=None, description="how neighbours vote; null: the run's, or simclr_cifar"
     )
@@ -53,14 +40,6 @@ class KnnOptions(Section):
     )
     baselines: bool = Field(
         default=True, description="also score the network with random weights (seed 0) and raw pixels"
-    )
-    pretrained: bool = Field(default=True, description="false: a network of timm with random weights (seed 0)")
-    batch_size: Count = Field(default=500, description="images that the network sees at a time")
-    device: Text | None = Field(
-        default=None, description="where the network runs, such as cuda:1 or cpu; null: on a GPU where there is one"
-    )
-    workers: CountOrZero | None = Field(
-        default=None, description="processes that decode images that do not fit into memory; null: the run's, or 4"
     )
     json_path: NewFile | None = Field(default=None, alias="json", description="also write the scores to this file")
 

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 
 from pydantic import Field
 
-from ssl_adapt.data_names import DataName
+from ssl_adapt.commands.subject_options import SubjectOptions
 from ssl_adapt.evaluation.linear_protocol import LinearName
 from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
-from ssl_adapt.recipe.section import Section
-from ssl_adapt.recipe.values import Count, CountOrZero, NewFile, Seed, Share, Text
+from ssl_adapt.recipe.values import Count, NewFile, Seed, Share
 
 USAGE = """\
 usage: ssl-adapt linear model=MODEL [KEY=VALUE ...]
@@ -20,21 +19,9 @@ Trains a linear classifier on the features of a frozen network, and scores it on
 """
 
 
-class LinearOptions(Section):
+class LinearOptions(SubjectOptions):
     """What is probed, on which images, and how."""
 
-    model: Text = Field(description="a run folder, an export folder, local-dir:FOLDER, hf-hub:NAME or a name of timm")
-    data: DataName | None = Field(
-        default=None, description="the images; null: those of the run, where model is a run folder"
-    )
-    root: Text | None = Field(
-        default=None, description="folder or tar that holds the images; null: the run's, or the data set's usual place"
-    )
-    image_column: Text | None = Field(default=None, description="csv, hf, webdataset: as data.image_column of a recipe")
-    label_column: Text | None = Field(default=None, description="csv, hf, webdataset: as data.label_column of a recipe")
-    image_px: Count | None = Field(
-        default=None, description="side of the square images that the network sees; null: its input size"
-    )
     protocol: LinearName = Field(
         default="features",
         description="features: logistic regression on features of the images as they are; sgd: the classic one, on "
@@ -50,14 +37,6 @@ class LinearOptions(Section):
     )
     seed: Seed | None = Field(
         default=None, description="with sgd and sgd_plain: of the order, the crops and the flips; null: 0"
-    )
-    pretrained: bool = Field(default=True, description="false: a network of timm with random weights (seed 0)")
-    batch_size: Count = Field(default=500, description="images that the network sees at a time, where not augmented")
-    device: Text | None = Field(
-        default=None, description="where the network runs, such as cuda:1 or cpu; null: on a GPU where there is one"
-    )
-    workers: CountOrZero | None = Field(
-        default=None, description="processes that decode images that do not fit into memory; null: the run's, or 4"
     )
     json_path: NewFile | None = Field(default=None, alias="json", description="also write the score to this file")
 
