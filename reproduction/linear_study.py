@@ -63,10 +63,7 @@ def run(arguments: Sequence[str]) -> None:
     train, test = load_image_splits("cifar10", root=options.root, image_px=PX, train_images=options.images)
     splits = {share: ImageSplits(train.labelled_part(share), test) for share in SHARES}
     for seed in options.seeds:
-        for arm in [
-            "random",
-            *sorted(path.name.rpartition("-seed=")[0] for path in folder.glob(f"*-seed={seed}/export")),
-        ]:
+        for arm in ["random", *find_arms(folder, seed)]:
             for row in _score(arm, run_folder(folder, arm, seed), seed, splits, options.epochs, done):
                 line = json.dumps({"arm": arm, "seed": seed, **row})
                 with scores.open("a", encoding="utf-8") as file:
@@ -74,6 +71,11 @@ def run(arguments: Sequence[str]) -> None:
                 print(line, flush=True)
     if options.results is not None:
         write_results(scores, Path(options.results).expanduser() / "linear_table.md")
+
+
+def find_arms(folder: Path, seed: int) -> list[str]:
+    """The arms of which the folder has a finished run with that seed, ARM-seed=N, by name."""
+    return sorted(path.parent.name.rpartition("-seed=")[0] for path in folder.glob(f"*-seed={seed}/export"))
 
 
 def create_random(seed: int) -> nn.Module:
