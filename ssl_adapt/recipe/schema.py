@@ -57,7 +57,7 @@ class RunSection(Section):
         description="supervised: test accuracy every so many epochs; 0: only around the fix and at the end",
     )
     log_every_steps: CountOrZero = Field(
-        default=50, description="log loss, learning rate and gradient norm every so many steps; 0: only epochs"
+        default=50, description="log loss, learning rates, gradient norm and times every so many steps; 0: only epochs"
     )
     online_probe: bool = Field(
         default=False,

@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-RECURRING = ("step", "epoch", "theta")
+RECURRING = ("start", "step", "epoch", "theta")
 FILE_WIDTH = 110  # columns where the output goes to a file
 
 
@@ -30,7 +30,8 @@ class RunLog:
         state: `state_dict` at the checkpoint that the run resumes from; None for a new run.
 
     Attributes:
-        history: the events so far, without those of every epoch or step.
+        history: the events so far, without those of every start, epoch or step.
+        evaluation_seconds: that evaluations have taken, those before a stop included.
     """
 
     def __init__(
@@ -51,6 +52,7 @@ class RunLog:
             with self.path.open("ab") as file:
                 file.truncate(min(state["metrics_bytes"] if state else 0, file.tell()))
         self.bad_images_logged = 0
+        self.evaluation_seconds: float = state.get("evaluation_seconds", 0.0) if state else 0.0
         self._is_gap = False  # whether the last line is empty
         self._start: float | None = None  # of the epoch's clock; None between epochs
         self._steps = 0
@@ -64,6 +66,7 @@ class RunLog:
             "epoch": (0.0 if self._start is None else time.perf_counter() - self._start, self._steps),
             "metrics_bytes": self.path.stat().st_size if self.path.exists() else 0,
             "history": list(self.history),
+            "evaluation_seconds": self.evaluation_seconds,
         }
 
     def record(self, event: str, *, step: int, **values: Any) -> None:
@@ -133,6 +136,13 @@ class RunLog:
         yield
         if self._start is not None:
             self._start += time.perf_counter() - start
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The time inside is added to that of evaluations."""
+        start = time.perf_counter()
+        yield
+        self.evaluation_seconds += time.perf_counter() - start
 
     def __enter__(self) -> "RunLog":
         return self

@@ -55,7 +55,9 @@ from ssl_adapt.training.setting import (
 )
 from ssl_adapt.training.sharding import plain_network, shard_weights
 from ssl_adapt.training.shares import describe_change, find_shares, learner_state, processes_before
+from ssl_adapt.training.start_event import log_start
 from ssl_adapt.training.start_weights import find_start
+from ssl_adapt.training.step_timer import NO_TIMER, StepTimer
 
 ThetaOrder = Literal["theta first", "weights first", "joint"]
 
@@ -102,6 +104,7 @@ def pretrain(recipe: Recipe) -> Path | None:
             log.show_plan(plan)
             warn_if_too_short(log, learner, stages)
             log_bad_images(log, folder, train_set, test_set)
+            log_start(log, saved.step if saved else 0)
             if saved:
                 progress = Progress.restore(saved, learner, shares, recipe.seed)
                 log_resumed(log, saved, progress, train, recipe.data.batch_size)
@@ -112,6 +115,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 log_baselines(log, monitor, learner)
             chooses = choose_growth if recipe.adapt and recipe.adapt.start_share else choose_changes
             choose = partial(chooses, learner, recipe.data, train_set, stages, recipe.seed)
+            timer = StepTimer(device, recipe.run.log_every_steps)
             del saved  # as large as the network and its optimiser
 
             for epoch in range(progress.epoch, stages.epochs):
@@ -119,16 +123,18 @@ def pretrain(recipe: Recipe) -> Path | None:
                     stop_early(log, folder, epoch)
                     return None
                 log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
-                for batch in epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step):
+                batches = epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step)
+                for batch in timer.batches(batches, progress.step):
                     adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
                     if progress.step >= stages.fix_step:
                         shard_weights(learner)
-                    views = learner.views(batch)
-                    loss = train_step(learner, stages, views, progress.step)
+                    with timer.part("views"):
+                        views = learner.views(batch)
+                    loss = train_step(learner, stages, views, progress.step, timer)
                     learner.train_probe(batch, views)
                     log.advance()
                     progress.count(loss)
-                    log_step(log, learner, loss, progress.step, recipe.run.log_every_steps)
+                    log_step(log, learner, stages, timer, loss, progress.step)
                     log_theta(log, learner, stages, progress.step)
                     if loss is None:
                         log_skipped(log, batch, progress.step)
@@ -153,24 +159,33 @@ def pretrain(recipe: Recipe) -> Path | None:
             return export(log, folder, learner, recipe.model)
 
 
-def train_step(learner: Learner, stages: Stages, views: Sequence[Tensor], step: int) -> float | None:
+def train_step(
+    learner: Learner, stages: Stages, views: Sequence[Tensor], step: int, timer: StepTimer = NO_TIMER
+) -> float | None:
     """One step of what is due at `step`; the loss, or None if a loss or gradient was not finite.
 
     The pass that had it, of the weights or of theta, has then moved nothing, and one after it was not made.
     """
     learner.set_drop_path(step / stages.total_steps)
     order = theta_order(learner.adapt, stages, step)
-    if order == "theta first" and learner.train_theta(views) is None:
+    if order == "theta first" and not train_theta(learner, views, timer):
         return None
     lr, progress = lr_at(learner.train, stages, step), (step + 1) / stages.total_steps
     frozen = is_frozen(learner.train, stages, step)
-    loss = learner.train_weights(views, lr, progress, joint=order == "joint", frozen=frozen)
-    if loss is not None and order == "weights first" and learner.train_theta(views) is None:
+    with timer.part("weights"):
+        loss = learner.train_weights(views, lr, progress, joint=order == "joint", frozen=frozen)
+    if loss is not None and order == "weights first" and not train_theta(learner, views, timer):
         return None
     share = stages.annealed(step)
     if learner.adaptation and share is not None:
         learner.adaptation.anneal(share)
     return loss
+
+
+def train_theta(learner: Learner, views: Sequence[Tensor], timer: StepTimer) -> bool:
+    """Whether theta made its step: its loss and gradient were finite."""
+    with timer.part("theta"):
+        return learner.train_theta(views) is not None
 
 
 def theta_order(adapt: AdaptSection | None, stages: Stages, step: int) -> ThetaOrder | None:

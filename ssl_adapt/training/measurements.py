@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import Optimizer
 
 from ssl_adapt.adaptation.cost import count_parameters
 from ssl_adapt.data import ImageSet, epoch_order
@@ -22,6 +23,7 @@ from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.sharding import plain_network
 from ssl_adapt.training.start_weights import EVENT
+from ssl_adapt.training.step_timer import StepTimer
 
 TRIAL_IMAGES = 128  # on either side of the kNN, at most, in a trial: a run of less than a tenth of an epoch
 THETA_POINTS = 50  # of theta's course until the fix
@@ -74,7 +76,8 @@ def create_protocol(knn: KnnSection) -> KnnProtocol:
 
 def log_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
     """Measure raw pixels and the network as it is before the first step: untrained, or as loaded."""
-    pixels = monitor.evaluate_pixels()
+    with log.evaluating():
+        pixels = monitor.evaluate_pixels()
     if pixels is not None:
         log.record("raw_pixels", step=0, knn_top1=pixels.top1, knn_top5=pixels.top5)
         log.say(f"raw pixels         kNN {pixels.top1:7.2%}")
@@ -102,10 +105,11 @@ def log_epoch(
     is_time = evaluate_every > 0 and (epoch + 1) % evaluate_every == 0
     is_end = step >= stages.total_steps
     probe = learner.online_probe
-    probed = probe and measure_probe(probe, learner.network.backbone, monitor, on_test=is_time or is_end)
+    with log.evaluating():
+        probed = probe and measure_probe(probe, learner.network.backbone, monitor, on_test=is_time or is_end)
     log.record(
         "epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec, seconds=seconds,
-        **(probed or {}),
+        evaluation_seconds=log.evaluation_seconds, **(probed or {}),
     )  # fmt: skip
     if learner.theta_optimizer and learner.adaptation:
         log.record("theta", step=step, theta={s.spec.name: s.theta for s in learner.adaptation.states()})
@@ -122,11 +126,13 @@ def log_epoch(
     )
 
 
-def log_step(log: RunLog, learner: Learner, loss: float | None, step: int, every: int) -> None:
-    """Record loss, learning rate and gradient norm of the step that was the `step`-th, if it is time to."""
-    if every > 0 and step % every == 0 and loss is not None:
-        lr = max(group["lr"] for group in learner.weight_optimizer.param_groups)
-        log.record("step", step=step, loss=loss, lr=lr, gradient_norm=learner.gradient_norm)
+def log_step(log: RunLog, learner: Learner, stages: Stages, timer: StepTimer, loss: float | None, step: int) -> None:
+    """Record loss, learning rates, gradient norm and times of the step that was the `step`-th, if it was timed."""
+    if not timer.is_on or loss is None:
+        return
+    moving = learner.theta_optimizer if step <= stages.architecture_steps else None
+    rates = {"lr": _highest_lr(learner.weight_optimizer)} | ({"theta_lr": _highest_lr(moving)} if moving else {})
+    log.record("step", step=step, loss=loss, **rates, gradient_norm=learner.gradient_norm, ms=timer.ms)
 
 
 def log_theta(log: RunLog, learner: Learner, stages: Stages, step: int) -> None:
@@ -205,12 +211,19 @@ def measure_network(log: RunLog, event: str, monitor: Monitor, learner: Learner,
     network = average or plain_network(learner)
     is_projection = isinstance(monitor, FeatureMonitor) and monitor.protocol.layer == "projection"
     evaluate = monitor.evaluate_recalibrated if event == "recalibrated" else monitor.evaluate
-    evaluation = evaluate(nn.Sequential(network.backbone, network.heads[0]) if is_projection else network.backbone)
+    before = log.evaluation_seconds
+    with log.evaluating():
+        evaluation = evaluate(nn.Sequential(network.backbone, network.heads[0]) if is_projection else network.backbone)
     values = {"feature_std": evaluation.feature_std, "rank_me": evaluation.rank_me}
     if evaluation.score:
         values |= {f"{_key(monitor)}_top1": evaluation.score.top1, f"{_key(monitor)}_top5": evaluation.score.top5}
-    log.record(event, step=step, **{name: value for name, value in values.items() if value is not None})
+    measured = {name: value for name, value in values.items() if value is not None}
+    log.record(event, step=step, **measured, seconds=log.evaluation_seconds - before)
     return evaluation
+
+
+def _highest_lr(optimizer: Optimizer) -> float:
+    return float(max(group["lr"] for group in optimizer.param_groups))
 
 
 def _key(monitor: Monitor) -> str:

@@ -12,6 +12,8 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from typing import Any
 
+from short_runs import timeless
+
 ARGUMENTS = [
     "recipe=debug", "data.image_px=8", "data.batch_size=64", "model.name=resnet50_cifar",
     "model.args={width: 4, layers: [1, 2], shortcut: B}", "knn.every_epochs=2", "train.epochs=5", "adapt.epochs=2",
@@ -131,7 +133,5 @@ def result(folder: Path) -> dict[str, Any]:
         "weights": (folder / "export" / "model.safetensors").read_bytes(),
         "architecture": (folder / "architecture.json").read_text(),
         "result": json.loads((folder / "result.json").read_text()),
-        "metrics": [
-            {key: value for key, value in line.items() if key not in ("images_per_sec", "seconds")} for line in lines
-        ],
+        "metrics": [timeless(line) for line in lines if line["event"] != "start"],
     }

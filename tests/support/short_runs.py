@@ -15,6 +15,7 @@ TINY = [
     "knn.every_epochs=0",
 ]  # fmt: skip
 
+CLOCKED = ("images_per_sec", "seconds", "evaluation_seconds", "ms")
 
 SUPERVISED = [
     "recipe=supervised_resnet20", "data.name=digits", "data.image_px=8", "data.batch_size=128", "train.epochs=3",
@@ -31,6 +32,15 @@ def run(folder: Path, *arguments: str, base: list[str] = TINY) -> Path | None:
 def events(folder: Path, name: str | None = None) -> list[dict]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if name in (None, line["event"])]
+
+
+def timeless_events(folder: Path) -> list[dict]:
+    """The events without what a clock or a machine says: the same in a run that was stopped and went on."""
+    return [timeless(event) for event in events(folder) if event["event"] != "start"]
+
+
+def timeless(event: dict) -> dict:
+    return {key: value for key, value in event.items() if key not in CLOCKED}
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -28,7 +28,7 @@ def test_a_supervised_run_tells_its_accuracy_after_every_epoch(tmp_path, capsys)
     steps = 1297 // 128
     order = [(event["event"], event["step"]) for event in events(tmp_path / "a") if event["event"] != "theta"]
     assert order == [
-        ("untrained", 0), ("epoch", steps), ("evaluation", steps), ("before_fix", steps),
+        ("start", 0), ("untrained", 0), ("epoch", steps), ("evaluation", steps), ("before_fix", steps),
         ("after_fix", steps), ("recalibrated", steps), ("fix", steps), ("epoch", 2 * steps),
         ("evaluation", 2 * steps), ("epoch", 3 * steps), ("result", 3 * steps),
     ]  # fmt: skip
