@@ -34,7 +34,7 @@ from ssl_adapt.training.measurements import (
 from ssl_adapt.training.model_card import read_facts, write_card
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.online_probe import create_online_probe
-from ssl_adapt.training.plan import describe_plan, try_export, warn_if_too_short
+from ssl_adapt.training.plan import describe_plan, plain_cost, try_export, warn_if_too_short
 from ssl_adapt.training.progress import (
     Progress,
     check_checkpoint,
@@ -93,7 +93,8 @@ def pretrain(recipe: Recipe) -> Path | None:
         learner = create_learner(recipe, objective, accelerator, learner_state(saved, recipe.adapt), stop.came)
         if recipe.run.online_probe:
             learner.online_probe = create_online_probe(objective.network.backbone, train_set, device)
-        plan = [*describe_plan(recipe, learner, monitor, stages, start.architecture), *start.rows()]
+        cost = plain_cost(learner, recipe.model, recipe.data, start.architecture)
+        plan = [*describe_plan(recipe, learner, monitor, stages, cost), *start.rows()]
         try_export(learner, recipe.model)
         if not saved:
             check_budget(learner, recipe.data)
@@ -104,7 +105,7 @@ def pretrain(recipe: Recipe) -> Path | None:
             log.show_plan(plan)
             warn_if_too_short(log, learner, stages)
             log_bad_images(log, folder, train_set, test_set)
-            log_start(log, saved.step if saved else 0)
+            log_start(log, saved.step if saved else 0, cost)
             if saved:
                 progress = Progress.restore(saved, learner, shares, recipe.seed)
                 log_resumed(log, saved, progress, train, recipe.data.batch_size)

@@ -14,7 +14,7 @@ from ssl_adapt.evaluation.monitor import Monitor
 from ssl_adapt.export import export_timm
 from ssl_adapt.json_text import one_line
 from ssl_adapt.processes import process_count
-from ssl_adapt.recipe import AdaptSection, ModelSection, Recipe
+from ssl_adapt.recipe import AdaptSection, DataSection, ModelSection, Recipe
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
 from ssl_adapt.runs.log import RunLog
 from ssl_adapt.training.choice import WORDS
@@ -24,8 +24,35 @@ from ssl_adapt.training.objective import create_backbone
 from ssl_adapt.training.schedules import Stages, steps_to_change
 
 
+def plain_cost(
+    learner: Learner, model: ModelSection, data: DataSection, architecture: Architecture | None = None
+) -> tuple[int, int]:
+    """Parameters and multiply-adds of the network before anything adapts.
+
+    Args:
+        learner: has the network, whose edges may be mixed.
+        model: what the recipe says of it.
+        data: the images.
+        architecture: that the run begins with; None: the plain network's.
+
+    Raises:
+        ValueError: if the network can't take images of the recipe's size.
+    """
+    with torch.device("meta"):  # without memory or random numbers
+        network = create_backbone(model, data, learner.adapt, num_classes=learner.network.backbone.num_classes)
+        if architecture is not None:
+            apply_architecture(network, architecture)
+    try:
+        return count_parameters(network), macs_of(network, data.image_px)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UserError(
+            f"model.name={_timm_name(model)} can't take RGB images of data.image_px={data.image_px}: {reason}"
+        ) from None
+
+
 def describe_plan(
-    recipe: Recipe, learner: Learner, monitor: Monitor, stages: Stages, architecture: Architecture | None = None
+    recipe: Recipe, learner: Learner, monitor: Monitor, stages: Stages, cost: tuple[int, int]
 ) -> list[tuple[str, str]]:
     """What will happen, as rows of name and meaning.
 
@@ -34,19 +61,9 @@ def describe_plan(
         learner: has the network.
         monitor: how it is judged.
         stages: when.
-        architecture: that the run begins with; None: the plain network's.
-
-    Raises:
-        ValueError: if the network can't take images of the recipe's size.
+        cost: parameters and multiply-adds of the network before anything adapts.
     """
-    data = recipe.data
-    with torch.device("meta"):  # without memory or random numbers
-        classes = learner.network.backbone.num_classes
-        network = create_backbone(recipe.model, data, recipe.adapt, num_classes=classes)
-        if architecture is not None:
-            apply_architecture(network, architecture)
-    name = recipe.model.args.get("base", recipe.model.name)  # of a network of timm that was made adaptable
-    parameters, macs = _cost(network, name, data.image_px)
+    data, (parameters, macs) = recipe.data, cost
     heads = sum(count_parameters(head) for head in learner.network.heads)
     return [
         ("run", f"{recipe.run_dir}, seed {recipe.seed}, {learner.accelerator.device}, {_precision(learner)}"),
@@ -57,7 +74,7 @@ def describe_plan(
         ),
         (
             "network",
-            f"{name}: {parameters:,} parameters, {macs:,} multiply-adds"
+            f"{_timm_name(recipe.model)}: {parameters:,} parameters, {macs:,} multiply-adds"
             + (f"; heads {heads:,} parameters" if heads else ""),
         ),
         *([("labels", str(split))] if (split := monitor.bank.label_split) else []),
@@ -124,13 +141,9 @@ def macs_of(backbone: nn.Module, px: int) -> int:
     return count_macs(backbone, torch.zeros(1, 3, px, px))
 
 
-def _cost(backbone: nn.Module, model_name: str, px: int) -> tuple[int, int]:
-    """Parameters and multiply-adds for an image of that size."""
-    try:
-        return count_parameters(backbone), macs_of(backbone, px)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise UserError(f"model.name={model_name} can't take RGB images of data.image_px={px}: {reason}") from None
+def _timm_name(model: ModelSection) -> str:
+    """The name of the network; of one of timm that was made adaptable, timm's."""
+    return str(model.args.get("base", model.name))
 
 
 def _precision(learner: Learner) -> str:

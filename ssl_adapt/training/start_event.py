@@ -18,8 +18,13 @@ LIBRARIES = ("ssl-adapt", "torch", "timm", "kornia")
 _CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def log_start(log: RunLog, step: int) -> None:
-    """Record when, where and with what the run starts, or goes on, after so many steps.
+def log_start(log: RunLog, step: int, cost: tuple[int, int]) -> None:
+    """Record when, where and with what the run starts, or goes on.
+
+    Args:
+        log: of the run.
+        step: steps done.
+        cost: parameters and multiply-adds of the network before anything adapts.
 
     Distributed: collective: each process names its GPU.
     """
@@ -27,6 +32,7 @@ def log_start(log: RunLog, step: int) -> None:
         "start", step=step, time=time.strftime("%Y-%m-%dT%H:%M:%S%z"), host=platform.node(),
         **describe_hardware(log.accelerator), versions=describe_versions(),
         commit=find_commit(_CHECKOUT) if log.accelerator.is_main_process else None,
+        parameters=cost[0], macs=cost[1],
     )  # fmt: skip
 
 

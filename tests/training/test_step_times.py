@@ -1,5 +1,6 @@
 """What a run records of its time: the parts of logged steps, evaluations, and what it ran on."""
 
+import json
 import subprocess
 import time
 from pathlib import Path
@@ -42,7 +43,14 @@ def test_a_part_is_the_time_inside_it_and_other_steps_have_none() -> None:
 
 
 def test_a_run_says_what_it_runs_on_each_time_that_it_starts(tmp_path: Path) -> None:
-    arguments = ("train.epochs=2", "data.train_images=128", "data.batch_size=64", "knn.every_epochs=1", "knn.k=5")
+    arguments = (
+        "train.epochs=2",
+        "adapt.theta_lr=0.5",
+        "data.train_images=128",
+        "data.batch_size=64",
+        "knn.every_epochs=1",
+        "knn.k=5",
+    )
     run(tmp_path / "a", *arguments, "run.stop_after_epochs=1")
     run(tmp_path / "a", *arguments, "run.resume=auto")
     first, again = events(tmp_path / "a", "start")
@@ -52,6 +60,8 @@ def test_a_run_says_what_it_runs_on_each_time_that_it_starts(tmp_path: Path) -> 
     assert first["versions"]["torch"].startswith(torch.__version__.partition("+")[0])
     assert len(first["cpu"]) > 3
     assert first["cores"] >= 1
+    assert (first["parameters"], first["macs"]) == (again["parameters"], again["macs"])
+    assert first["parameters"] > json.loads((tmp_path / "a" / "result.json").read_text())["parameters"]
     epochs = [event["evaluation_seconds"] for event in events(tmp_path / "a", "epoch")]
     untrained, evaluation = (events(tmp_path / "a", name)[0]["seconds"] for name in ("untrained", "evaluation"))
     assert 0 < untrained < epochs[0]
