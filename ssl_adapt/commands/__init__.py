@@ -25,13 +25,14 @@ COMMANDS = {
     "export": "hand a network on: to timm, the Hugging Face hub, ONNX or torch.export",
     "inspect": "show the edges of a network as a table, JSON and a drawing",
     "report": "draw two networks side by side, or theta over time",
+    "runs": "list the runs in a folder: state, score, cost, how to go on",
     "grid": "start many runs, here or on Slurm",
     "recipes": "list the recipes, or print one",
     "nat": "search for a better cell as NAT does, the paper's baseline; from a checkout",
     "reproduce": "run the experiments of a table of the paper; from a checkout",
     "bench": "time this package and other libraries; from a checkout",
 }
-RUN_WITHOUT_ARGUMENTS = ("recipes", "bench")  # the others then print their help
+RUN_WITHOUT_ARGUMENTS = ("recipes", "runs", "bench")  # the others then print their help
 _CHECKOUT = Path(__file__).resolve().parents[2]
 _OUTSIDE = {
     "nat": "reproduction.nat.nat_command",

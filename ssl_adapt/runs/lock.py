@@ -73,6 +73,25 @@ def lock_folder(folder: Path, *, other: str = "name another run.dir") -> FolderL
     return FolderLock(descriptor)
 
 
+def is_locked(folder: Path) -> bool | None:
+    """Whether a process holds the lock on a folder; None where that can't be told. Nothing is created."""
+    if sys.platform == "win32":
+        return None
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)  # given back as the file is closed
+    except BlockingIOError:
+        return True
+    except OSError:
+        return None
+    finally:
+        os.close(descriptor)
+    return False
+
+
 if sys.platform != "win32":
 
     def _lock(descriptor: int, folder: Path, other: str) -> None:

@@ -1,7 +1,6 @@
 """The log of a run: lines and tables on the terminal, `metrics.jsonl`, and accelerate's trackers."""
 
 import json
-import math
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -170,15 +169,3 @@ class RunLog:
         if self._progress is not None:
             self._progress.stop()
             self._progress = None
-
-
-def short_time(seconds: float) -> str:
-    """Seconds as 45 s, 3 min 20 s or 2 h 5 min."""
-    seconds = math.ceil(seconds)
-    if seconds < 60:
-        return f"{seconds} s"
-    minutes, seconds = divmod(seconds, 60)
-    if minutes < 60:
-        return f"{minutes} min {seconds} s"
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes} min"

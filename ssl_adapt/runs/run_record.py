@@ -10,7 +10,7 @@ from ssl_adapt.errors import UserError
 from ssl_adapt.json_text import read_json, read_text
 from ssl_adapt.recipe import Recipe, load_recipe
 
-METRICS = "metrics.jsonl"
+RECIPE, METRICS, STATUS, RESULT = "recipe.yaml", "metrics.jsonl", "status.json", "result.json"
 MAX_METRICS_BYTES = 512 * 2**20  # a line of theta for 1,000 edges is about 60 KB, and a run has some fifty
 Event = dict[str, Any]
 
@@ -38,6 +38,11 @@ class RunRecord:
         """The name of the folder."""
         return self.folder.resolve().name
 
+    @property
+    def seconds(self) -> float:
+        """That training took, choices of changes included, evaluations not."""
+        return training_seconds(self.events)
+
     def of(self, *names: str) -> list[Event]:
         """The events of these kinds, in their order."""
         return [event for event in self.events if event["event"] in names]
@@ -59,9 +64,14 @@ class RunRecord:
         return float(value) if isinstance(value, int | float) else None
 
 
+def training_seconds(events: Sequence[Event]) -> float:
+    """That training took, choices of changes included, evaluations not."""
+    return float(sum(event.get("seconds", 0) for event in events if event["event"] in ("epoch", "choice")))
+
+
 def is_run(folder: Path) -> bool:
     """Whether the folder is that of a run."""
-    return (folder / "recipe.yaml").is_file()
+    return (folder / RECIPE).is_file()
 
 
 def read_run(folder: Path) -> RunRecord:
@@ -73,28 +83,41 @@ def read_run(folder: Path) -> RunRecord:
     if not is_run(folder):
         raise UserError(f"{folder} is not the folder of a run: there is no recipe.yaml in it")
     try:
-        recipe = load_recipe([f"recipe={folder / 'recipe.yaml'}"])
+        recipe = load_recipe([f"recipe={folder / RECIPE}"])
     except ValueError as error:
-        raise UserError(
-            f"{folder / 'recipe.yaml'} is no recipe of this release: {str(error).splitlines()[0]}"
-        ) from None
-    return RunRecord(
-        folder, recipe, _read_events(folder / METRICS), _read(folder / "status.json"), _read(folder / "result.json")
-    )
+        raise UserError(f"{folder / RECIPE} is no recipe of this release: {str(error).splitlines()[0]}") from None
+    return RunRecord(folder, recipe, read_events(folder), read_values(folder / STATUS), read_values(folder / RESULT))
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_values(path: Path) -> dict[str, Any]:
+    """What `status.json` or `result.json` holds; empty if there is no such file.
+
+    Raises:
+        ValueError: it can't be read; the message names it.
+    """
     value = read_json(read_text(path, str(path)), str(path)) if path.is_file() else {}
     return value if isinstance(value, dict) else {}
 
 
-def _read_events(path: Path) -> list[Event]:
-    """The events; a last line that is being written is left out."""
+def read_events(folder: Path, only: Sequence[str] = ()) -> list[Event]:
+    """The events of a run; a last line that is being written is left out.
+
+    Args:
+        folder: of the run.
+        only: the kinds that are wanted, which saves reading the values of the others; empty: all.
+
+    Raises:
+        ValueError: a line is no event; the message names it.
+    """
+    path = folder / METRICS
     if not path.is_file():
         return []
     events = []
     lines = read_text(path, str(path), MAX_METRICS_BYTES).split("\n")
+    wanted = tuple(f'{{"event": "{name}"' for name in only)  # as `RunLog` writes them
     for number, line in enumerate(lines[:-1], start=1):  # the last one is empty, or half of a line
+        if wanted and not line.startswith(wanted):
+            continue
         try:
             event = json.loads(line)
         except ValueError:

@@ -15,7 +15,8 @@ from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.processes import gather_objects
 from ssl_adapt.recipe import DataSection, KnnSection
 from ssl_adapt.runs.folder import RunFolder
-from ssl_adapt.runs.log import RunLog, short_time
+from ssl_adapt.runs.log import RunLog
+from ssl_adapt.runs.short_text import short_time
 from ssl_adapt.training.choice import WORDS
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.online_probe import measure_probe

@@ -43,6 +43,7 @@ from ssl_adapt.commands.linear_command import LinearOptions
 from ssl_adapt.commands.recipes_command import read_recipes_arguments
 from ssl_adapt.commands.report_command import ReportOptions
 from ssl_adapt.commands.retrieve_command import RetrieveOptions
+from ssl_adapt.commands.runs_command import read_runs_arguments
 from ssl_adapt.recipe import load_recipe
 from ssl_adapt.recipe.read import read_options
 from ssl_adapt.runs.grid_plan import plan_grid
@@ -62,6 +63,7 @@ READERS: dict[str, Callable[[list[str]], object]] = {
     "inspect": partial(read_options, InspectOptions),
     "report": partial(read_options, ReportOptions),
     "grid": plan_grid,
+    "runs": read_runs_arguments,
     "recipes": read_recipes_arguments,
     "nat": read_search_arguments,
     "bench": partial(read_options, BenchOptions),
@@ -80,8 +82,8 @@ def test_every_block_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     languages = Counter(block.language for block in BLOCKS)
     with capsys.disabled():
         print(f"\n{len(PAGES)} pages: blocks {dict(languages)}, different commands {dict(kinds)}")
-    assert languages == {"bash": 61, "python": 19, "text": 5}
-    assert kinds == {"ssl-adapt": 79, "launch": 7, "make": 6, "pip": 7, "python": 4, "sbatch": 1}
+    assert languages == {"bash": 62, "python": 19, "text": 5}
+    assert kinds == {"ssl-adapt": 81, "launch": 7, "make": 6, "pip": 7, "python": 4, "sbatch": 1}
     assert set(BY_COMMAND) <= set(COMMANDS), "a line for a command that no page has"
     assert not any(re.search(r"^ {4}(ssl-adapt|python|make|pip|accelerate) ", page.read_text(), re.M) for page in PAGES)
 
