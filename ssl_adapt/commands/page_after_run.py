@@ -21,4 +21,6 @@ def write_page_after(run_dir: Path) -> None:
             print(line, flush=True)
     except Exception as error:
         reason = one_line(error)[:300]
-        print(f"no page of the run: {reason}; to try again: ssl-adapt report run={shlex.quote(str(run_dir))}", flush=True)
+        print(
+            f"no page of the run: {reason}; to try again: ssl-adapt report run={shlex.quote(str(run_dir))}", flush=True
+        )

@@ -9,7 +9,7 @@ CLASSES = (  # readable on white and on black; neighbours differ in lightness to
 )  # fmt: skip
 CHANGED = "#d62839"
 ACCENT = CLASSES[0]
-STAGE_FILLS = {"network": "#3b82c4", "architecture": "#e0812b"}
+STAGE_SHADES = {"architecture": ("#e0812b", 0.14), "anneal": ("#a8a02c", 0.16), "network": ("#808890", 0.05)}
 
 
 def chart_config() -> dict[str, Any]:

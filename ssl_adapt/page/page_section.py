@@ -3,10 +3,17 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import altair
 from markupsafe import Markup
+
+
+class FigureTable(NamedTuple):
+    """The values of a figure as text, for those who can't see it or want the numbers."""
+
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str]]
 
 
 @dataclass(frozen=True)
@@ -19,6 +26,7 @@ class PageFigure:
         description: what it shows in a sentence, for those who can't see it.
         spec: Vega-Lite.
         note: a line below it: how to read it, or what to do with it.
+        table: its values, where they are few.
     """
 
     name: str
@@ -26,6 +34,7 @@ class PageFigure:
     description: str
     spec: Mapping[str, Any]
     note: str = ""
+    table: FigureTable | None = None
 
 
 @dataclass(frozen=True)
@@ -46,12 +55,14 @@ class PageSection:
 
 
 def create_figure(
-    name: str, title: str, description: str, chart: altair.TopLevelMixin, note: str = "", *, height_px: int | None = 220
-) -> PageFigure:
+    name: str, title: str, description: str, chart: altair.TopLevelMixin, note: str = "", *,
+    height_px: int | None = 220, table: FigureTable | None = None,
+) -> PageFigure:  # fmt: skip
     """A figure from an Altair chart, as wide as the place that it gets; None keeps the chart's own size."""
     if height_px is not None:
         chart = chart.properties(width="container", height=height_px)
-    return PageFigure(name, title, description, chart.to_dict(), note)
+    spec = chart.to_dict()
+    return PageFigure(name, title, description, {"description": description, **spec}, note, table)
 
 
 def as_script(value: object) -> Markup:

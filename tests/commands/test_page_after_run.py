@@ -47,7 +47,9 @@ def test_a_page_that_can_t_be_made_costs_a_line_and_not_the_run(
     (folder / "metrics.jsonl").write_text("{\n")
     write_page_after(folder)
     [line] = capsys.readouterr().out.splitlines()
-    assert line.startswith(f"no page of the run: {folder / 'metrics.jsonl'}: line 1 is no event of a run; to try again: ")
+    assert line.startswith(
+        f"no page of the run: {folder / 'metrics.jsonl'}: line 1 is no event of a run; to try again: "
+    )
     assert line.endswith(f"ssl-adapt report run='{folder}'")
     assert not (folder / "report.html").exists()
     assert json.loads((folder / "status.json").read_text())["state"] == "finished"
