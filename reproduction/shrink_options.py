@@ -9,7 +9,7 @@ from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import Count, Expected, Part, Positive, Text
 
 ARMS = (
-    "original", "removal", "taylor", "distilled", "progressive", "theta", "random", "largest", "uniform",
+    "original", "removal", "greedy", "taylor", "distilled", "progressive", "theta", "random", "largest", "uniform",
     "scratch_tail", "scratch_whole",
 )  # fmt: skip
 

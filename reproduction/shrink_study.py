@@ -153,6 +153,9 @@ class Study:
         """Make changes until the budget is met, in the order of a rule."""
         backbone = objective.network.backbone
         specs, changes = edge_specs(backbone), self._changes(backbone)
+        if rule == "greedy":
+            self.cut_greedily(objective, budget)
+            return
         if rule == "uniform":
             chosen = choose_uniform(backbone, changes, specs, self._fit(budget), self.images)
         else:
@@ -169,6 +172,14 @@ class Study:
             chosen = choose_within(backbone, order, specs, self._fit(budget), self.images)
         for change in chosen:
             self._make(backbone, change)
+
+    def cut_greedily(self, objective: Objective, budget: float) -> None:
+        """Make the change that hurts least for what it saves, measure the others anew, and so on, without training."""
+        backbone, fits = objective.network.backbone, self._fit(budget)
+        while not fits(backbone):
+            changes = self._changes(backbone)
+            scores = self._scores(objective, changes, SCORE_BATCHES // 2)
+            self._make(backbone, ranked("removal", changes, values=scores, saved=self._saved(backbone, changes))[0])
 
     def train_progressive(self, objective: Objective, budget: float) -> None:
         """Cut one edge at a time, evenly over the first half of the epochs, each measured anew."""

@@ -15,6 +15,7 @@ from reproduction.shrink_times import time_shares
 TITLES = {
     "original": "not cut",
     "removal": "removal, one-shot",
+    "greedy": "removal, measured anew after each cut",
     "taylor": "squared Taylor, one-shot",
     "distilled": "removal, then distilled from the uncut network",
     "progressive": "removal, progressive",
@@ -28,6 +29,7 @@ TITLES = {
 STYLES = {  # colour and marker
     "original": ("#222222", "*"),
     "removal": ("#c8321f", "o"),
+    "greedy": ("#a04a1f", "<"),
     "taylor": ("#d46a9f", "p"),
     "distilled": ("#7f1d1d", "d"),
     "progressive": ("#e08a1e", "s"),
@@ -151,6 +153,7 @@ def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:
         lines.append(_line(pair, difference, _p_text(p_holm)))
     others = [
         ("removal", "largest"),
+        ("greedy", "removal"),
         ("taylor", "largest"),
         ("taylor", "removal"),
         ("distilled", "removal"),

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from ssl_adapt.commands.page_after_run import write_page_after
 from ssl_adapt.errors import UserError
 from ssl_adapt.recipe import describe_recipes, load_recipe
 
@@ -41,3 +42,5 @@ def run(arguments: Sequence[str]) -> None:
     if is_first and values:
         print(f"from the trained network: {', '.join(f'{key}={value}' for key, value in values.items())}", flush=True)
     pretrain(load_recipe(arguments, values))
+    if recipe.run.report:
+        write_page_after(recipe.run_dir)

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 
+from ssl_adapt.commands.page_after_run import write_page_after
 from ssl_adapt.recipe import describe_recipes, load_recipe
 
 USAGE = """\
@@ -27,3 +28,5 @@ def run(arguments: Sequence[str]) -> None:
     from ssl_adapt.training.loop import pretrain
 
     pretrain(recipe)
+    if recipe.run.report:
+        write_page_after(recipe.run_dir)

@@ -1,4 +1,4 @@
-"""Figures of architectures and of theta: `ssl-adapt report before=A after=B drawing=FILE`."""
+"""The page of a run, and figures: `ssl-adapt report run=FOLDER`, `ssl-adapt report before=A after=B drawing=FILE`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from ssl_adapt.recipe.values import Text
 from ssl_adapt.report.drawing_path import DrawingPath, check_can_draw
 
 USAGE = """\
-usage: ssl-adapt report before=NETWORK after=NETWORK drawing=FILE
+usage: ssl-adapt report run=FOLDER [page=FILE] [figures=FOLDER]
+       ssl-adapt report before=NETWORK after=NETWORK drawing=FILE
        ssl-adapt report theta=RUN plot=FILE
 
-Draws the cells of two networks with the same edges, differences in red, or theta over the steps of a run. A network is
+Writes the page of a run, one HTML file that needs no network, and its figures as SVG and PDF. Or draws the cells of two
+networks with the same edges, differences in red, or theta over the steps of a run. A network is
 a timm model's name, the folder of a run or an export, or an architecture.json:
+  run=runs/adapted        run=runs/adapted figures=figures/
   before=runs/original after=runs/adapted drawing=figures/        theta=runs/adapted plot=theta.svg
 """
 
@@ -26,6 +29,9 @@ a timm model's name, the folder of a run or an export, or an architecture.json:
 class ReportOptions(Section):
     """What is drawn, and where."""
 
+    run: Text | None = Field(default=None, description="folder of a run")
+    page: Text | None = Field(default=None, description="where its page goes; null: report.html in its folder")
+    figures: Text | None = Field(default=None, description="folder for the figures of its page, as SVG and PDF")
     before: Text | None = Field(default=None, description="the network before")
     after: Text | None = Field(default=None, description="the network after")
     drawing: DrawingPath | None = Field(
@@ -38,6 +44,9 @@ class ReportOptions(Section):
 
     @model_validator(mode="after")
     def _what_belongs_together(self) -> ReportOptions:
+        for key in ("page", "figures"):
+            if getattr(self, key) is not None and self.run is None:
+                raise UserError(f"{key} goes with a run: add run=FOLDER")
         for together in (("before", "after", "drawing"), ("theta", "plot")):
             missing = [key for key in together if getattr(self, key) is None]
             if missing and len(missing) < len(together):
@@ -54,8 +63,15 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> None:
     """Draw the figures, and print their paths."""
     options = read_options(ReportOptions, arguments)
-    check_can_draw()
-    from ssl_adapt.report.figures import draw_report
+    if options.run is not None:
+        from ssl_adapt.page.write_page import write_report
 
-    for line in draw_report(options.model_dump(exclude_none=True)):
-        print(line)
+        for line in write_report(options.run, options.page, options.figures):
+            print(line)
+    given = options.model_dump(exclude_none=True, exclude={"run", "page", "figures"})
+    if given:
+        check_can_draw()
+        from ssl_adapt.report.figures import draw_report
+
+        for line in draw_report(given):
+            print(line)

@@ -12,7 +12,7 @@ from ssl_adapt.processes import process_count, process_index
 
 
 def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Float32 images (B, C, H, W): uint8 ones over 255, minus the mean and over the std of each channel."""
+    """Float32 images (B, C, H, W): those in 0..255 over 255, minus the mean and over the std of each channel."""
     channel_mean, channel_std = (
         torch.tensor(values, dtype=torch.float32, device=images.device).view(-1, 1, 1) for values in (mean, std)
     )

@@ -14,7 +14,7 @@ from ssl_adapt.evaluation.features import process_share
 from ssl_adapt.evaluation.linear_protocol import PARTS, FeaturesProtocol, SgdProtocol
 from ssl_adapt.evaluation.progress_bar import Advance
 from ssl_adapt.processes import gather_rows, process_count, process_index, sum_all
-from ssl_adapt.views.padded_crop import PaddedCropFlipGenerator, crop_padded_flip
+from ssl_adapt.views.crop import CropFlipGenerator, crop_resize_flip
 
 ABSENT = -1e9  # the logit of a class without images
 
@@ -98,7 +98,7 @@ def fit_sgd(
     """The linear layer trained by SGD on augmented images with the rate that is chosen.
 
     Args:
-        embed: from uint8 images (B, 3, px, px) to the frozen network's features, as those below.
+        embed: from images (B, 3, px, px) with values in 0..255 to the frozen network's features, as those below.
         image_set: the labelled images.
         features: (N, D) of them as they are, standardised, all of them in every process.
         protocol: how it is trained.
@@ -166,11 +166,14 @@ def gather_in_order(own: Tensor, count: int) -> Tensor:
 def _augmented_batches(
     image_set: ImageSet, protocol: SgdProtocol, size: int, device: torch.device, workers: int
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """The indices of each batch, and this process's share of its images, uint8, cropped and flipped, or None without.
+    """The indices of each batch, and this process's share of its images, cropped and flipped, or None without.
+
+    Images are float32 (B, 3, px, px) in 0..255.
 
     Every process draws for the whole batch, so that their number does not matter. Torch's random state is not moved.
     """
     share = process_share(size)
+    draw = CropFlipGenerator(protocol.crop_scale, protocol.crop_ratio, protocol.flip_p)
     for epoch in range(protocol.epochs):
         chunks = epoch_order(len(image_set), seed=protocol.seed, epoch=epoch).split(size)
         chunks = [chunk for chunk in chunks if len(chunk) == size]
@@ -182,12 +185,12 @@ def _augmented_batches(
             image_set, own, batch_size=len(share), device=device, workers=workers, drop_last=False
         )
         for step, (indices, batch) in enumerate(zip(chunks, batches, strict=True)):
-            pad_px = round(protocol.pad_share * batch.images.shape[-1])
             with torch.random.fork_rng(devices=[]):
                 seed = np.random.SeedSequence((protocol.seed, epoch, step)).generate_state(1, np.uint64)[0]
                 torch.default_generator.manual_seed(int(seed))
-                drawn = PaddedCropFlipGenerator(pad_px, protocol.flip_p)((size, *batch.images.shape[1:]))
-            yield indices, crop_padded_flip(batch.images, drawn["corner"][share], drawn["flip"][share], pad_px)
+                drawn = draw((size, *batch.images.shape[1:]))
+            box, flip = drawn["box"][share], drawn["flip"][share]
+            yield indices, crop_resize_flip(batch.images.float(), box, flip, batch.images.shape[-1], antialias=True)
 
 
 def _loss(logits: Tensor, targets: Tensor, kept: Tensor, classes: int) -> Tensor:

@@ -37,6 +37,8 @@ class FeaturesProtocol:
 class SgdProtocol:
     """A linear layer trained by SGD on random crops and flips of each image, by a learning rate without any penalty.
 
+    Crops are those of the linear probes of SimCLR, MoCo and solo-learn: a random box, resized to the image's size.
+
     Attributes:
         name: "sgd", or "sgd_plain" without crops and flips.
         epochs: over the labelled images; the rate falls by a cosine to 0.
@@ -44,7 +46,8 @@ class SgdProtocol:
         learning_rates: ascending, for 256 images in a batch. All are trained in one pass over the same features: one
             layer each on all labelled images, and one without each part that is held out.
         momentum: of SGD.
-        pad_share: of the image's side: the zeros around an image before it is cropped to its size again.
+        crop_scale: smallest and largest area of a crop, as a share of the image's.
+        crop_ratio: smallest and largest width / height of a crop.
         flip_p: probability of a horizontal flip.
         held_out_images: as in `FeaturesProtocol`, for the rate; the smallest of equally good ones is taken.
         seed: of the order of the images, and of crops and flips.
@@ -55,7 +58,8 @@ class SgdProtocol:
     batch_size: int = 256
     learning_rates: tuple[float, ...] = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0)
     momentum: float = 0.9
-    pad_share: float = 0.125
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3)
     flip_p: float = 0.5
     held_out_images: int = 2000
     seed: int = 0
@@ -63,7 +67,7 @@ class SgdProtocol:
     @property
     def augments(self) -> bool:
         """Whether an image may differ from itself."""
-        return self.pad_share > 0 or self.flip_p > 0
+        return self.crop_scale[0] < 1 or self.flip_p > 0
 
     def __str__(self) -> str:
         first, last = self.learning_rates[0], self.learning_rates[-1]
@@ -80,7 +84,7 @@ class SgdProtocol:
 
 def create_sgd_plain(**changes: Any) -> SgdProtocol:
     """SGD on features of each image as it is, computed once: what `features` solves, by the classic optimiser."""
-    return SgdProtocol(name="sgd_plain", pad_share=0.0, flip_p=0.0, **changes)
+    return SgdProtocol(name="sgd_plain", crop_scale=(1.0, 1.0), flip_p=0.0, **changes)
 
 
 LinearProtocol = FeaturesProtocol | SgdProtocol

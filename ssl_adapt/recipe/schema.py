@@ -64,6 +64,9 @@ class RunSection(Section):
         description="without labels in the loss: a linear classifier learns beside the run, which it leaves as it "
         "is, and its accuracy is logged",
     )
+    report: bool = Field(
+        default=True, description="write the page of the run, report.html, into its folder when it ends or is stopped"
+    )
     trackers: Trackers = Field(default=(), description="also log to these; metrics.jsonl is always written")
 
 

@@ -28,7 +28,7 @@ NO_BAR = show_nothing("", None)
 
 
 def test_both_protocols_learn_and_agree() -> None:
-    as_they_are = replace(CLASSIC, epochs=20, pad_share=0.0, flip_p=0.0)
+    as_they_are = replace(CLASSIC, epochs=20, crop_scale=(1.0, 1.0), flip_p=0.0)
     (fast, _), (classic, _) = measure(FAST), measure(as_they_are)
     for result, values in ((fast, FAST.penalties), (classic, CLASSIC.learning_rates)):
         assert result.top1 > 0.8
@@ -139,6 +139,28 @@ def test_a_network_that_changes_is_found() -> None:
         pass  # NaN is as NaN was
     with pytest.raises(RuntimeError, match=r"layers\.1\.running_var"), unchanged(probed):
         probed.layers[1].running_var.zero_()
+
+
+def test_crops_of_the_sgd_protocol_lie_within_the_image_and_differ() -> None:
+    """A border of black would be a thing that no network pre-trained on crops has seen."""
+    ramp = torch.linspace(100, 250, 8, dtype=torch.float32).to(torch.uint8)
+    image_set = ImageSet("ramps", ramp.expand(10, 3, 8, 8).contiguous(), ("a", "b"), torch.arange(10) % 2)
+    seen = []
+
+    def embed(images: Tensor) -> Tensor:
+        seen.append(images.float())
+        return seen[-1].flatten(1)
+
+    fit_sgd(
+        embed, image_set, torch.zeros(10, 192), SgdProtocol(epochs=4, held_out_images=2), torch.device("cpu"), 0, NO_BAR
+    )  # fmt: skip
+    crops = torch.cat(seen)
+    assert crops.shape == (40, 3, 8, 8)
+    assert crops.min() >= 99.99
+    assert crops.max() <= 250.01
+    assert len(crops.flatten(1).unique(dim=0)) > 15
+    rising = crops[:, 0, 0, 0] < crops[:, 0, 0, -1]
+    assert 0 < rising.sum() < 40  # flipped or not
 
 
 def test_the_sgd_protocol_repeats_and_follows_its_seed() -> None:

@@ -104,12 +104,10 @@ def run(command: str, how: How, folder: Path) -> str:
     """What a command of ssl-adapt prints, made small; a run goes into its own folder."""
     _, name, *arguments = shlex.split(command)
     arguments = with_overrides(arguments, how.overrides)
-    if (
-        name in ("pretrain", "finetune")
-        and arguments != ["--help"]
-        and not any(word.startswith("run.dir=") for word in arguments)
-    ):
-        arguments.append(f"run.dir={folder}")
+    if name in ("pretrain", "finetune") and arguments != ["--help"]:
+        arguments.append("run.report=false")
+        if not any(word.startswith("run.dir=") for word in arguments):
+            arguments.append(f"run.dir={folder}")
     output = run_command(name, *arguments)
     assert output.code == 0, output.err
     return output.out

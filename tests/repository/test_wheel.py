@@ -80,7 +80,9 @@ def test_its_version_is_that_of_its_name(installed: Installed, tmp_path: Path) -
     assert said.strip() == installed.wheel.name.split("-")[1]
 
 
-FAST = ["recipe=debug", "model.args={width: 4, layers: [1]}", "data.image_px=8", "knn.every_epochs=0"]
+FAST = [
+    "recipe=debug", "model.args={width: 4, layers: [1]}", "data.image_px=8", "knn.every_epochs=0", "run.report=false",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,7 @@ def test_it_pretrains_in_an_empty_folder(
     run = tmp_path / first.split()[-1]
     assert json.loads((run / "status.json").read_text())["state"] == "finished"
     assert (run / "export" / "model.safetensors").is_file()
+    assert (run / "report.html").is_file() == ("run.report=false" not in arguments)
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
     loaded = [Path(line) for line in installed.loaded.read_text().splitlines() if line != "None"]
     assert installed.wheel.parent / "env" in {parent for path in loaded for parent in path.parents}

@@ -46,7 +46,7 @@ The heading of a table has the command. Each row has a wrong input and its messa
 DATA, RUN, EXPORT, JSON, DIGITS = Path("DATA"), Path("RUN"), Path("EXPORT"), Path("a.json"), "data=digits"
 CHECKPOINT, WEIGHTS, CONFIG = RUN / "checkpoints/step_000000002", EXPORT / "model.safetensors", EXPORT / "config.json"
 TINY = ("run.dir=RUN", "data.image_px=8", "model.args={width: 4, layers: [1]}", "train.max_steps=2")
-DEBUG = ("recipe=debug", *TINY, "knn.every_epochs=0")
+DEBUG = ("recipe=debug", *TINY, "knn.every_epochs=0", "run.report=false")
 FOLDER = ("data.name=folder", "data.root=DATA", "data.batch_size=2")
 Make = Callable[[], object]
 

@@ -55,7 +55,8 @@ def run_here(grid: Grid, console: Console) -> None:
     """In the place of the grid's processes, each of which would import torch: the scripts, one after the other."""
     for run in grid.runs:
         if run.state != "finished":
-            output = run_script(*run.arguments, script=SCRIPT_OF[run.command])
+            without = ["run.report=false"] if run.command == "pretrain" else []
+            output = run_script(*run.arguments, *without, script=SCRIPT_OF[run.command])
             assert output.code == 0, output.err
     run_grid(grid, console)  # says that nothing is left to do
 

@@ -252,6 +252,7 @@ def test_a_run_is_finetuned_by_the_command_and_adapts_on(tmp_path: Path) -> None
         "data.batch_size=64",
         "train.max_steps=4",
         "data.image_px=8",
+        "run.report=false",
     ]
     adapt = ["adapt.budget_macs=0.8", "adapt.score_batches=2", "views.pad_px=1", f"run.dir={tmp_path / 'fine'}"]
     recipe = ["recipe=finetune_resnet20", f"model.weights={tmp_path / 'net'}"]

@@ -29,7 +29,7 @@ ORDERED = [
     "train.epochs=3", "train.schedule=constant", "train.warmup_epochs=0", "train.optimizer=sgd", "train.momentum=0",
     "train.lr=0.05", "model.args={width: 4, layers: [1, 1]}", "views.pad_px=0", "views.flip_p=0", "views.cutout_px=0",
     "adapt=null", "run.log_every_steps=1", "run.accuracy_every_epochs=0", "train.precision=float32",
-    "train.shard_weights=true",
+    "train.shard_weights=true", "run.report=false",
 ]  # fmt: skip
 
 
