@@ -20,7 +20,7 @@ from ssl_adapt.page.run_costs import (
     training_seconds,
 )
 from ssl_adapt.page.run_facts import run_facts
-from ssl_adapt.runs.log import short_time
+from ssl_adapt.runs.short_text import short_time
 from ssl_adapt.runs.run_record import RunRecord
 from ssl_adapt.training.measurements import LANDMARKS
 
