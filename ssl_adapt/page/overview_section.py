@@ -20,8 +20,8 @@ from ssl_adapt.page.run_costs import (
     training_seconds,
 )
 from ssl_adapt.page.run_facts import run_facts
-from ssl_adapt.runs.short_text import short_time
 from ssl_adapt.runs.run_record import RunRecord
+from ssl_adapt.runs.short_text import short_time
 from ssl_adapt.training.measurements import LANDMARKS
 
 MOST_BAD_IMAGES = 20  # that are named

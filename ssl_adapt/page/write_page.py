@@ -11,14 +11,17 @@ import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.page.chart_style import chart_config
+from ssl_adapt.page.comparison_section import Groups, comparison_sections, group_runs
 from ssl_adapt.page.curves_section import curves_section
 from ssl_adapt.page.overview_section import overview_section
 from ssl_adapt.page.page_section import PageSection, as_script
+from ssl_adapt.report.compare_groups import find_group
 from ssl_adapt.runs.atomic_file import write_text
-from ssl_adapt.runs.run_record import RunRecord, read_run
+from ssl_adapt.runs.run_record import RunRecord, is_run, read_run
 
-PAGE = "report.html"
+PAGE, COMPARISON = "report.html", "comparison.html"
 VEGA_LITE = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the version that Altair writes for
 FILE_WIDTH_PX = 560  # of a figure's file, where the page makes it as wide as there is room
 Sections = Callable[[RunRecord], PageSection | None]
@@ -26,20 +29,39 @@ SECTIONS: Sequence[Sections] = (overview_section, curves_section)
 
 
 def write_report(run: str, page: str | None = None, figures: str | None = None) -> list[str]:
-    """Write the page of the run in a folder, and its figures as files; returns a line for each.
+    """Write the page of a run, or of several side by side, and its figures as files; returns a line for each.
 
     Args:
-        run: the folder of the run.
-        page: the file of the page; None: `report.html` in that folder.
+        run: the folder of the run; several between commas, * stands for anything, and a folder for the runs below it.
+        page: the file of the page; None: `report.html` in the folder of the run, `comparison.html` beside several.
         figures: the folder for NAME.svg and NAME.pdf of every figure; None: they are not written.
 
     Raises:
-        ValueError: if it is not the folder of a run; the message says what to type.
+        ValueError: if there is no run there; the message says what to type.
     """
     folder = Path(os.path.expanduser(run))
-    path = folder / PAGE if page is None else Path(os.path.expanduser(page))
-    sections = create_sections(read_run(folder))
-    write_text(path, render_page(folder.resolve().name, sections))
+    runs = [read_run(folder)] if is_run(folder) else find_group("run", run)
+    if len(runs) > 1:
+        return write_comparison(group_runs(runs), page, figures)
+    folder = runs[0].folder
+    sections = create_sections(runs[0])
+    return _write(runs[0].name, sections, folder / PAGE if page is None else Path(os.path.expanduser(page)), figures)
+
+
+def write_comparison(groups: Groups, page: str | None = None, figures: str | None = None) -> list[str]:
+    """Write the page of groups of runs, and its figures; returns a line for each. See `write_report`."""
+    first = next(run for runs in groups.values() for run in runs)
+    path = first.folder.parent / COMPARISON if page is None else Path(os.path.expanduser(page))
+    return _write(", ".join(groups), comparison_sections(groups), path, figures)
+
+
+def _write(title: str, sections: Sequence[PageSection], path: Path, figures: str | None) -> list[str]:
+    try:
+        write_text(path, render_page(title, sections))
+    except OSError as error:
+        raise UserError(
+            f"page={path} cannot be written: {error.strerror}; name a file in a folder that exists"
+        ) from None
     lines = [f"{path}: {path.stat().st_size / 1e6:.1f} MB, opens in any browser, without a network"]
     if figures is not None:
         files = write_figures(sections, Path(os.path.expanduser(figures)))
