@@ -8,9 +8,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
-from scipy import stats
-
 from reproduction.shrink_times import time_shares
+from ssl_adapt.report.paired_test import PairedDifference, holm, p_text, paired_difference
 
 TITLES = {
     "original": "not cut",
@@ -54,27 +53,6 @@ def scores_by_seed(rows: Sequence[Mapping[str, Any]]) -> Scores:
     for row in rows:
         values[row["arm"], row["budget"]][row["seed"]].append(row["accuracy"])
     return {key: {seed: mean(draws) for seed, draws in by_seed.items()} for key, by_seed in values.items()}
-
-
-def paired_difference(ours: Mapping[int, float], theirs: Mapping[int, float]) -> tuple[float, float, float, int]:
-    """Mean difference over common seeds, half of its 95 % interval, two-sided p, and the number of seeds."""
-    seeds = sorted(ours.keys() & theirs.keys())
-    differences = [ours[seed] - theirs[seed] for seed in seeds]
-    if len(seeds) < 2 or stdev(differences) == 0:
-        return (mean(differences) if seeds else math.nan), math.nan, math.nan, len(seeds)
-    half = stats.t.ppf(0.975, len(seeds) - 1) * stdev(differences) / math.sqrt(len(seeds))
-    return mean(differences), float(half), float(stats.ttest_1samp(differences, 0).pvalue), len(seeds)
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """The p values after Holm's correction, in the order given; NaN stays, and counts as a test."""
-    order = sorted(range(len(p_values)), key=lambda i: (math.isnan(p_values[i]), p_values[i]))
-    corrected, highest = [math.nan] * len(p_values), 0.0
-    for rank, index in enumerate(order):
-        if not math.isnan(p_values[index]):
-            highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[index]))
-            corrected[index] = highest
-    return corrected
 
 
 def to_markdown(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -150,7 +128,7 @@ def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:
     corrected = holm([difference[2] for _, difference in found])
     lines = ["| difference | budget | points, 95 % interval | p | p, Holm | seeds |", "|---|---|---|---|---|---|"]
     for (pair, difference), p_holm in zip(found, corrected, strict=True):
-        lines.append(_line(pair, difference, _p_text(p_holm)))
+        lines.append(_line(pair, difference, p_text(p_holm)))
     others = [
         ("removal", "largest"),
         ("greedy", "removal"),
@@ -174,14 +152,10 @@ def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:
     return lines
 
 
-def _line(pair: tuple[str, str, float], difference: tuple[float, float, float, int], p_holm: str) -> str:
+def _line(pair: tuple[str, str, float], difference: PairedDifference, p_holm: str) -> str:
     points, half, p, seeds = difference
     interval = "" if math.isnan(half) else f" ± {half:.2f}"
-    return f"| {pair[0]} - {pair[1]} | {pair[2]} | {points:+.2f}{interval} | {_p_text(p)} | {p_holm} | {seeds} |"
-
-
-def _p_text(p: float) -> str:
-    return "" if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+    return f"| {pair[0]} - {pair[1]} | {pair[2]} | {points:+.2f}{interval} | {p_text(p)} | {p_holm} | {seeds} |"
 
 
 def _cell(by_seed: Mapping[int, float]) -> str:

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import fmean, stdev
 
-from scipy import stats
-
 from reproduction.paper import TABLES, Reported
 from reproduction.records import Record
 from reproduction.systems import METHODS, Method, Network
+from ssl_adapt.report.paired_test import paired_difference
 
 
 @dataclass(frozen=True)
@@ -85,10 +84,9 @@ def jaccard(changes: Sequence[Mapping[str, str]]) -> float | None:
 
 def paired_p_value(ours: Sequence[float], theirs: Sequence[float]) -> float | None:
     """Of a two-sided paired t-test; None for fewer than two pairs, or where all differences are equal."""
-    differences = [a - b for a, b in zip(ours, theirs, strict=True)]
-    if len(differences) < 2 or math.isclose(max(differences), min(differences), abs_tol=1e-12):
-        return None
-    return float(stats.ttest_rel(ours, theirs).pvalue)
+    assert len(ours) == len(theirs)
+    p_value = paired_difference(dict(enumerate(ours)), dict(enumerate(theirs))).p_value
+    return None if math.isnan(p_value) else p_value
 
 
 def _compare(ours: Mapping[int, Record], theirs: Mapping[int, Record]) -> tuple[float | None, float | None]:

@@ -15,7 +15,8 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from scipy.stats import kendalltau
 
-from reproduction.shrink_summary import holm, read_rows
+from reproduction.shrink_summary import read_rows
+from ssl_adapt.report.paired_test import holm
 
 SCORES = ("removal", "theta", "squared Taylor", "signed Taylor", "magnitude", "multiply-adds")
 Row = dict[str, Any]

@@ -26,6 +26,7 @@ COMMANDS = {
     "inspect": "show the edges of a network as a table, JSON and a drawing",
     "report": "draw two networks side by side, or theta over time",
     "runs": "list the runs in a folder: state, score, cost, how to go on",
+    "compare": "compare groups of runs seed by seed, with intervals",
     "grid": "start many runs, here or on Slurm",
     "recipes": "list the recipes, or print one",
     "nat": "search for a better cell as NAT does, the paper's baseline; from a checkout",

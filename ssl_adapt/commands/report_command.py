@@ -29,8 +29,13 @@ a timm model's name, the folder of a run or an export, or an architecture.json:
 class ReportOptions(Section):
     """What is drawn, and where."""
 
-    run: Text | None = Field(default=None, description="folder of a run")
-    page: Text | None = Field(default=None, description="where its page goes; null: report.html in its folder")
+    run: Text | None = Field(
+        default=None,
+        description="folder of a run; several, side by side, between commas or by a pattern such as runs/a*",
+    )
+    page: Text | None = Field(
+        default=None, description="where its page goes; null: report.html in its folder, comparison.html beside several"
+    )
     figures: Text | None = Field(default=None, description="folder for the figures of its page, as SVG and PDF")
     before: Text | None = Field(default=None, description="the network before")
     after: Text | None = Field(default=None, description="the network after")

@@ -51,10 +51,12 @@ def differing_keys(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str =
 
 def show_difference(old: Mapping[str, Any], new: Mapping[str, Any], keys: Sequence[str]) -> str:
     """The first few of the dotted keys, each with both values."""
-    return ", ".join(f"{key} ({_at(old, key)!r}, now {_at(new, key)!r})" for key in keys[:4])
+    return ", ".join(f"{key} ({value_at(old, key)!r}, now {value_at(new, key)!r})" for key in keys[:4])
 
 
-def _at(values: Mapping[str, Any], dotted: str) -> Any:
+def value_at(values: Mapping[str, Any], dotted: str) -> Any:
+    """The value at a dotted key of nested dicts; None where there is none."""
+    value: Any = values
     for part in dotted.split("."):
-        values = values.get(part, {})
-    return values
+        value = value.get(part) if isinstance(value, Mapping) else None
+    return value

@@ -51,6 +51,10 @@ WRONG = {  # command: a wrong key and a wrong value, each with what is said
         (["model=x", "data=digit"], "data: got 'digit', expected digits | fashion_mnist | cifar10"),
         (["k=0", "baselines=no"], "model is missing: add model=VALUE (text): a run folder, "),
     ],
+    "compare": [
+        (["a=x"], "compare needs two groups of runs: type ssl-adapt compare NAME=RUNS OTHER=RUNS"),
+        (["a=x", "b=y", "json=1"], "json: got 1, expected true or false"),
+    ],
     "runs": [
         (["stat=killed"], "unknown key 'stat'; did you mean 'state'?"),
         (["sort=size"], "sort: got 'size', expected age | name | state | score"),
@@ -128,7 +132,7 @@ def test_help_and_mistyped_arguments_are_answered_without_torch():
     helps = [[name, *rest] for name in COMMANDS for rest in (["--help"], ["x=1", "-h"])]
     wrong = [([name, *arguments], message) for name, rows in WRONG.items() for arguments, message in rows]
     wrong += NO_COMMAND
-    assert (len(helps), len(wrong)) == (30, 35)
+    assert (len(helps), len(wrong)) == (32, 37)
     given = answers([*helps, *(arguments for arguments, _ in wrong)])
     for call, (code, out, err) in zip(helps, given[: len(helps)], strict=True):
         assert (code, err) == (0, ""), call

@@ -35,6 +35,7 @@ import ssl_adapt
 from benchmarks.bench_options import BenchOptions
 from reproduction.nat.nat_options import read_search_arguments
 from reproduction.table_options import read_request
+from ssl_adapt.commands.compare_command import read_compare_arguments
 from ssl_adapt.commands.embed_command import EmbedOptions
 from ssl_adapt.commands.export_command import ExportOptions
 from ssl_adapt.commands.inspect_command import InspectOptions
@@ -64,6 +65,7 @@ READERS: dict[str, Callable[[list[str]], object]] = {
     "report": partial(read_options, ReportOptions),
     "grid": plan_grid,
     "runs": read_runs_arguments,
+    "compare": read_compare_arguments,
     "recipes": read_recipes_arguments,
     "nat": read_search_arguments,
     "bench": partial(read_options, BenchOptions),
@@ -82,8 +84,8 @@ def test_every_block_is_counted(capsys: pytest.CaptureFixture[str]) -> None:
     languages = Counter(block.language for block in BLOCKS)
     with capsys.disabled():
         print(f"\n{len(PAGES)} pages: blocks {dict(languages)}, different commands {dict(kinds)}")
-    assert languages == {"bash": 62, "python": 19, "text": 5}
-    assert kinds == {"ssl-adapt": 81, "launch": 7, "make": 6, "pip": 7, "python": 4, "sbatch": 1}
+    assert languages == {"bash": 63, "python": 19, "text": 5}
+    assert kinds == {"ssl-adapt": 82, "launch": 7, "make": 6, "pip": 7, "python": 4, "sbatch": 1}
     assert set(BY_COMMAND) <= set(COMMANDS), "a line for a command that no page has"
     assert not any(re.search(r"^ {4}(ssl-adapt|python|make|pip|accelerate) ", page.read_text(), re.M) for page in PAGES)
 

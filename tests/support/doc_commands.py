@@ -57,6 +57,9 @@ BY_COMMAND = {
     "ssl-adapt recipes quickstart": How(is_fast=True),
     "ssl-adapt pretrain --help": How(is_fast=True),
     "ssl-adapt runs": How(is_fast=True),
+    "ssl-adapt compare 'original=runs/original_seed=*' 'adapted=runs/adapted_seed=*'": How(
+        ("original=runs/quickstart", "adapted=runs/quickstart"), is_fast=True
+    ),
     "ssl-adapt runs sort=score 'name=*seed=1'": How(("name=quick*",), is_fast=True),
     "ssl-adapt pretrain recipe=debug adapt.score=removal adapt.granularity=branch adapt.budget_macs=0.7": How(
         ("data.image_px=8", "train.max_steps=4", "adapt.score_batches=2"), is_fast=True
