@@ -23,7 +23,8 @@ USAGE = """\
 usage: ssl-adapt compare NAME=RUNS OTHER=RUNS [NAME=RUNS ...] [KEY=VALUE ...]
 
 Compares groups of finished runs, seed by seed: scores, cost and time, paired differences from the first group with 95 %
-intervals and t-tests, and the keys in which the recipes differ; page=FILE draws them too. The names are yours; * in RUNS stands for anything:
+intervals and t-tests, and the keys in which the recipes differ. page=FILE draws them too, as a page that needs no
+network. The names are yours; * in RUNS stands for anything:
   original='runs/original_seed*' adapted='runs/adapted_seed*'    a=runs/one,runs/two b=runs/three,runs/four
 """
 FILE_WIDTH, MOST_SHOWN = 160, 60  # characters of a line in a file; of a value of a recipe
