@@ -146,7 +146,7 @@ def _run_row(group: str, run: RunRecord) -> tuple[str, ...]:
 
 def _scores(groups: Groups) -> PageFigure | None:
     """The score of every run as a dot, each group a row, with the mean and its 95 % interval."""
-    dots = [
+    dots: list[dict[str, Any]] = [
         {"group": name, "seed": run.recipe.seed, "score": 100 * run.score}
         for name, runs in groups.items() for run in runs if run.score is not None
     ]  # fmt: skip
