@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 from ssl_adapt.page.curve_chart import DEFAULT_SMOOTHING, Curve, Point, RunAxis, Stage, draw_curve
 from ssl_adapt.page.page_section import PageSection
@@ -31,7 +32,7 @@ def curves_section(run: RunRecord) -> PageSection | None:
             note="The number of directions that the features fill: 1 if they have collapsed.",
         ),
         Curve(
-            "feature-spread", "Feature spread", "The standard deviation of the unit-length features at each evaluation.",
+            "feature-spread", "Feature spread", "The spread of the unit-length features at each evaluation.",
             _points(evaluations, "feature_std", "spread"), form=".2~r",
             references=_baselines(run, "feature_std", "untrained", "loaded"),
             note="Standard deviation of unit-length features: 0 if all point the same way, at most 1 / √dimensions.",
@@ -68,7 +69,7 @@ def _architecture_stages(adapt: AdaptSection, ends: Sequence[int]) -> list[Stage
     """Of each round its training and its annealing, which have the recipe's proportion."""
     share = adapt.epochs / (adapt.epochs + adapt.anneal_epochs)
     stages = []
-    for begin, end in zip(ends, ends[1:], strict=False):
+    for begin, end in pairwise(ends):
         middle = round(begin + share * (end - begin))
         stages += [Stage("architecture", begin, middle), Stage("anneal", middle, end)]
     return stages
@@ -88,7 +89,7 @@ def _loss(run: RunRecord, events: Sequence[Event], of_what: str) -> Curve:
     note = f"Of each {'logged step' if of_what == 'step' else 'epoch, the mean over its steps'}."
     if objective.name == "simclr":
         collapsed = collapsed_nt_xent(run.recipe.data.batch_size)
-        references = [(f"collapsed: log(2N − 1) = {collapsed:.2f}", collapsed)]
+        references = [(f"collapsed: log(2N - 1) = {collapsed:.2f}", collapsed)]
         note += f" Dotted: NT-Xent of a network that maps all N = {run.recipe.data.batch_size} images to one point."
     if objective.name == "byol":
         note += " In BYOL a low loss may also mean that all images give the same features: look at RankMe and spread."
@@ -99,7 +100,7 @@ def _loss(run: RunRecord, events: Sequence[Event], of_what: str) -> Curve:
 
 
 def collapsed_nt_xent(batch_size: int) -> float:
-    """NT-Xent of a network that maps all images of a batch to one point: every other view is as near as the right one."""
+    """NT-Xent of a network that maps all images to one point: every other view is as near as the right one."""
     return math.log(2 * batch_size - 1)
 
 
@@ -120,7 +121,8 @@ def _scores(run: RunRecord, evaluations: Sequence[Event], epochs: Sequence[Event
         *_points(epochs, "probe_top1", "online probe, test images"),
         *_points(epochs, "probe_train_top1", "online probe, training views"),
     ]
-    title = f"{name[0].upper() if name == 'accuracy' else name[0]}{name[1:]}{' and probe' if len({p.series for p in points}) > 1 else ''}"
+    has_probe = any(point.series != name for point in points)
+    title = f"{'Accuracy' if name == 'accuracy' else name}{' and probe' if has_probe else ''}"
     return Curve(
         "scores", title, f"The {name} on test images over the steps, beside its baselines.", points, form=".1%",
         references=_baselines(run, run.score_key, "raw_pixels"),

@@ -83,8 +83,8 @@ def _training(run: RunRecord) -> str:
     of = f"{done} of {train.epochs}" if done != train.epochs else str(done)
     limit = f" (train.max_steps={train.max_steps})" if train.max_steps is not None else ""
     return (
-        f"{of} epochs, {steps:,} steps{limit}, batches of {run.recipe.data.batch_size}; {train.optimizer}, learning rate "
-        f"{train.lr:g}, {train.schedule}"
+        f"{of} epochs, {steps:,} steps{limit}, batches of {run.recipe.data.batch_size}; {train.optimizer}, "
+        f"learning rate {train.lr:g}, {train.schedule}"
     )
 
 

@@ -18,6 +18,7 @@ from ssl_adapt.page.curves_section import curves_section
 from ssl_adapt.page.overview_section import overview_section
 from ssl_adapt.page.page_section import PageSection, as_script
 from ssl_adapt.report.compare_groups import find_group
+from ssl_adapt.page.verdict_section import verdict_section
 from ssl_adapt.runs.atomic_file import write_text
 from ssl_adapt.runs.run_record import RunRecord, is_run, read_run
 
@@ -25,7 +26,7 @@ PAGE, COMPARISON = "report.html", "comparison.html"
 VEGA_LITE = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the version that Altair writes for
 FILE_WIDTH_PX = 560  # of a figure's file, where the page makes it as wide as there is room
 Sections = Callable[[RunRecord], PageSection | None]
-SECTIONS: Sequence[Sections] = (overview_section, curves_section)
+SECTIONS: Sequence[Sections] = (overview_section, verdict_section, curves_section)
 
 
 def write_report(run: str, page: str | None = None, figures: str | None = None) -> list[str]:

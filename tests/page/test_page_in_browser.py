@@ -19,7 +19,7 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def page_file(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Of a run with both stages, six epochs of four steps; after `browser`, so that nothing runs where there is none."""
+    """Of a run with both stages; after `browser`, so that nothing runs where there is none."""
     folder = tmp_path_factory.mktemp("pages") / "a run"
     short_runs.run(
         folder, "train.epochs=6", "adapt.epochs=2", "data.train_images=512", "run.log_every_steps=1",
