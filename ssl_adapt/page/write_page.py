@@ -13,8 +13,10 @@ from markupsafe import Markup
 
 from ssl_adapt.page.chart_style import chart_config
 from ssl_adapt.page.curves_section import curves_section
+from ssl_adapt.page.features_section import features_section
 from ssl_adapt.page.overview_section import overview_section
 from ssl_adapt.page.page_section import PageSection, as_script
+from ssl_adapt.page.views_section import views_section
 from ssl_adapt.runs.atomic_file import write_text
 from ssl_adapt.runs.run_record import RunRecord, read_run
 
@@ -22,7 +24,7 @@ PAGE = "report.html"
 VEGA_LITE = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the version that Altair writes for
 FILE_WIDTH_PX = 560  # of a figure's file, where the page makes it as wide as there is room
 Sections = Callable[[RunRecord], PageSection | None]
-SECTIONS: Sequence[Sections] = (overview_section, curves_section)
+SECTIONS: Sequence[Sections] = (overview_section, curves_section, features_section, views_section)
 
 
 def write_report(run: str, page: str | None = None, figures: str | None = None) -> list[str]:
