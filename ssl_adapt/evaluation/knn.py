@@ -131,6 +131,33 @@ def evaluate_knn(
     )
 
 
+def predict_classes(
+    bank: Tensor,
+    bank_labels: Tensor,
+    queries: Tensor,
+    protocol: KnnProtocol,
+    *,
+    advance: Callable[[int], object] | None = None,
+) -> Tensor:
+    """The label (M,) that gets the most votes for each query: the one that `evaluate_knn` counts in its top-1.
+
+    Args and Raises: as `evaluate_knn`; the search is exact and in this process alone.
+    """
+    bank, queries = (features.detach().to("cpu") for features in (bank, queries))
+    problem = _find_problem("bank", bank, bank_labels, None) or _find_problem(
+        "query", queries, torch.zeros(len(queries), dtype=torch.int64), None
+    )
+    _check_shares([_Share(tuple(bank.shape), tuple(queries.shape), problem)], protocol.k)
+    bank, queries = (unit_rows(features).float().contiguous() for features in (bank, queries))
+    classes, places = bank_labels.detach().to("cpu", torch.int64).unique(return_inverse=True)
+    predicted = []
+    for chunk in iterate_neighbours(create_index(bank, protocol.k, None), places, queries, protocol.k):
+        predicted.append(_rank_classes(chunk, classes, protocol)[0][:, 0])
+        if advance is not None:
+            advance(len(predicted[-1]))
+    return torch.cat(predicted)
+
+
 def _keep_rows(rows: Tensor) -> Tensor:
     return rows
 
@@ -146,14 +173,20 @@ def _find_hits(
     hits = []
     done = 0
     for chunk in neighbours:
-        votes = _count_votes(chunk, len(classes), protocol)
-        votes, ranking = votes.sort(dim=1, descending=True, stable=True)
-        labels = query_labels[done : done + len(votes), None]
-        hits.append(((classes[ranking] == labels) & votes.isfinite())[:, :5])
-        done += len(votes)
+        ranking, has_votes = _rank_classes(chunk, classes, protocol)
+        labels = query_labels[done : done + len(ranking), None]
+        hits.append(((ranking == labels) & has_votes)[:, :5])
+        done += len(ranking)
         if advance is not None:
-            advance(len(votes))
+            advance(len(ranking))
     return torch.cat(hits)
+
+
+def _rank_classes(neighbours: Neighbours, classes: Tensor, protocol: KnnProtocol) -> tuple[Tensor, Tensor]:
+    """Labels (M, C) from the most votes to the fewest, and whether each got any."""
+    votes = _count_votes(neighbours, len(classes), protocol)
+    votes, ranking = votes.sort(dim=1, descending=True, stable=True)
+    return classes[ranking], votes.isfinite()
 
 
 def _count_votes(neighbours: Neighbours, class_count: int, protocol: KnnProtocol) -> Tensor:

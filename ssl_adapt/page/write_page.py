@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,12 @@ from ssl_adapt.errors import UserError
 from ssl_adapt.page.chart_style import chart_config
 from ssl_adapt.page.comparison_section import Groups, comparison_sections, group_runs
 from ssl_adapt.page.curves_section import curves_section
+from ssl_adapt.page.features_section import features_section
 from ssl_adapt.page.overview_section import overview_section
 from ssl_adapt.page.page_section import PageSection, as_script
-from ssl_adapt.report.compare_groups import find_group
 from ssl_adapt.page.verdict_section import verdict_section
+from ssl_adapt.page.views_section import views_section
+from ssl_adapt.report.compare_groups import find_group
 from ssl_adapt.runs.atomic_file import write_text
 from ssl_adapt.runs.run_record import RunRecord, is_run, read_run
 
@@ -26,7 +29,7 @@ PAGE, COMPARISON = "report.html", "comparison.html"
 VEGA_LITE = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the version that Altair writes for
 FILE_WIDTH_PX = 560  # of a figure's file, where the page makes it as wide as there is room
 Sections = Callable[[RunRecord], PageSection | None]
-SECTIONS: Sequence[Sections] = (overview_section, verdict_section, curves_section)
+SECTIONS: Sequence[Sections] = (overview_section, verdict_section, curves_section, features_section, views_section)
 
 
 def write_report(run: str, page: str | None = None, figures: str | None = None) -> list[str]:
@@ -111,8 +114,14 @@ def render_page(title: str, sections: Sequence[PageSection]) -> str:
         title=title, sections=[(section, content(section)) for section in sections], version=version("ssl-adapt"),
         style=_own_file(environment, "page.css"), script=_own_file(environment, "page.js"),
         charts=as_script({figure.name: figure.spec for figure in figures}), config=as_script(chart_config()),
-        vega=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)),
+        vega=_vega_script(),
     )  # fmt: skip
+
+
+@cache
+def _vega_script() -> Markup:
+    """Vega, Vega-Lite and Vega-Embed as one script, which takes a second to make."""
+    return Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE))
 
 
 def _own_file(environment: Environment, name: str) -> Markup:

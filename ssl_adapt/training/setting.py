@@ -173,7 +173,7 @@ def is_frozen(train: TrainSection, stages: Stages, step: int) -> bool:
     return step < round(stages.total_steps * train.freeze_epochs / train.epochs)
 
 
-def load_splits(data: DataSection) -> ImageSplits:
+def load_splits(data: DataSection, *, in_memory: bool = True) -> ImageSplits:
     """The images of a recipe, see `load_image_splits`.
 
     Raises:
@@ -187,4 +187,5 @@ def load_splits(data: DataSection) -> ImageSplits:
         train_images=data.train_images,
         labelled_share=data.labelled_share,
         columns=Columns(data.image_column, data.label_column),
+        in_memory=in_memory,
     )
