@@ -75,7 +75,7 @@ def pretrain(recipe: Recipe) -> Path | None:
     with RunFolder(recipe) as folder:
         train_set, test_set = load_splits(recipe.data)
         saved = folder.load_checkpoint()
-        check_same_view(train_set, test_set, saved)
+        images = check_same_view(train_set, test_set, saved)
         if saved:
             check_checkpoint(saved)
         shares = find_shares(recipe.train, saved)
@@ -91,7 +91,7 @@ def pretrain(recipe: Recipe) -> Path | None:
         learner = create_learner(recipe, objective, accelerator, learner_state(saved, recipe.adapt), stop.came)
         if recipe.run.online_probe:
             learner.online_probe = create_online_probe(objective.network.backbone, train_set, device)
-        plan = [*describe_plan(recipe, learner, monitor, stages, start.architecture), *start.rows()]
+        plan = [*describe_plan(recipe, learner, monitor, stages), *start.rows()]
         try_export(learner, recipe.model)
         if not saved:
             check_budget(learner, recipe.data)
@@ -103,11 +103,11 @@ def pretrain(recipe: Recipe) -> Path | None:
             warn_if_too_short(log, learner, stages)
             log_bad_images(log, folder, train_set, test_set)
             if saved:
-                progress = Progress.restore(saved, learner, shares, recipe.seed)
+                progress = Progress.restore(saved, learner, shares, images, recipe.seed)
                 log_resumed(log, saved, progress, train, recipe.data.batch_size)
             else:
                 seed_per_process(recipe.seed)
-                progress = Progress(shares)
+                progress = Progress(shares, images)
                 start.record(log)
                 log_baselines(log, monitor, learner)
             chooses = choose_growth if recipe.adapt and recipe.adapt.start_share else choose_changes
@@ -121,7 +121,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
                 for batch in epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step):
                     adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
-                    if progress.step >= stages.fix_step:
+                    if progress.step >= stages.fix_step and not is_frozen(train, stages, progress.step):
                         shard_weights(learner)
                     views = learner.views(batch)
                     loss = train_step(learner, stages, views, progress.step)

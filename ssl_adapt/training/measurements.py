@@ -102,7 +102,7 @@ def log_epoch(
     is_time = evaluate_every > 0 and (epoch + 1) % evaluate_every == 0
     is_end = step >= stages.total_steps
     probe = learner.online_probe
-    probed = probe and measure_probe(probe, learner.network.backbone, monitor, on_test=is_time or is_end)
+    probed = probe and measure_probe(probe, learner.evaluated.backbone, monitor, on_test=is_time or is_end)
     log.record(
         "epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec, seconds=seconds,
         **(probed or {}),

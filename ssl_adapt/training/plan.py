@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from ssl_adapt.adaptation.architecture import Architecture, apply_architecture, edge_specs, unmixed
+from ssl_adapt.adaptation.architecture import apply_architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import Monitor
@@ -24,9 +24,7 @@ from ssl_adapt.training.objective import create_backbone
 from ssl_adapt.training.schedules import Stages, steps_to_change
 
 
-def describe_plan(
-    recipe: Recipe, learner: Learner, monitor: Monitor, stages: Stages, architecture: Architecture | None = None
-) -> list[tuple[str, str]]:
+def describe_plan(recipe: Recipe, learner: Learner, monitor: Monitor, stages: Stages) -> list[tuple[str, str]]:
     """What will happen, as rows of name and meaning.
 
     Args:
@@ -34,7 +32,6 @@ def describe_plan(
         learner: has the network.
         monitor: how it is judged.
         stages: when.
-        architecture: that the run begins with; None: the plain network's.
 
     Raises:
         ValueError: if the network can't take images of the recipe's size.
@@ -43,8 +40,8 @@ def describe_plan(
     with torch.device("meta"):  # without memory or random numbers
         classes = learner.network.backbone.num_classes
         network = create_backbone(recipe.model, data, recipe.adapt, num_classes=classes)
-        if architecture is not None:
-            apply_architecture(network, architecture)
+        if learner.architecture is not None:
+            apply_architecture(network, learner.architecture)
     name = recipe.model.args.get("base", recipe.model.name)  # of a network of timm that was made adaptable
     parameters, macs = _cost(network, name, data.image_px)
     heads = sum(count_parameters(head) for head in learner.network.heads)
