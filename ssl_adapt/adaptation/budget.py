@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from copy import deepcopy
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from ssl_adapt.errors import UserError
 _OUT_OF_REACH = "the budget can't be met: {} changes are possible, and all of them together save too little"
 
 Unit = Literal["macs", "parameters", "seconds"]
+Item = TypeVar("Item")
 
 
 def measure_cost(model: nn.Module, images: Tensor, unit: Unit) -> float:
@@ -112,10 +113,15 @@ def choose_uniform(
     """
     total, is_seeing = len(changes), tells_apart(model, images)
     for count in range(total + 1):
-        taken = [changes[(2 * index + 1) * total // (2 * count)] for index in range(count)]
+        taken = evenly(changes, count)
         if _holds(model, taken, specs, lambda m: fits(m) and (tells_apart(m, images) or not is_seeing)):
             return taken
     raise UserError(_OUT_OF_REACH.format(total))
+
+
+def evenly(items: Sequence[Item], count: int) -> list[Item]:
+    """So many of the items, each in the middle of an equal part of them; `count` is 0 to their number."""
+    return [items[(2 * index + 1) * len(items) // (2 * count)] for index in range(count)]
 
 
 @torch.no_grad()

@@ -86,9 +86,8 @@ def adaptable(
     if not cfg or not is_model(base):
         raise UserError(f"{base} was not built by timm.create_model; build it so, or declare edge_specs() yourself")
     arguments = _base_arguments(model, base, model_args)
-    image_px = arguments.get("img_size", cfg["input_size"][1:])
-    height, width = (image_px, image_px) if isinstance(image_px, int) else image_px
-    cfg["input_size"] = (getattr(model, "in_chans", None) or cfg["input_size"][0], height, width)
+    channels, *size = _input_size(cfg["input_size"], arguments)
+    cfg["input_size"] = (getattr(model, "in_chans", None) or channels, *size)
     if granularity == "branch":
         report = _find_branch_edges(model, base, arguments, cfg["input_size"])
     else:
@@ -159,7 +158,8 @@ def adaptable_timm(
 
     if kwargs.get("pretrained_cfg") is None:
         cfg: Any = timm.get_pretrained_cfg(base)
-        kwargs["pretrained_cfg"] = {**cfg.to_dict(), "architecture": NAME, "url": "", "hf_hub_id": None, "file": None}
+        own = {"architecture": NAME, "url": "", "hf_hub_id": None, "file": None}
+        kwargs["pretrained_cfg"] = {**cfg.to_dict(), **own, "input_size": _input_size(cfg.input_size, base_args)}
     model: nn.Module = build_model_with_cfg(create, NAME, pretrained, **kwargs)
     if not features_only:
         return model
@@ -168,6 +168,13 @@ def adaptable_timm(
     features = FeatureGetterNet(model, out_indices=chosen)
     features.pretrained_cfg = features.default_cfg = model.pretrained_cfg
     return cast(nn.Module, features)
+
+
+def _input_size(size: Sequence[int], arguments: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Channels, height and width: those of a configuration, at the size that the arguments ask for."""
+    image_px = arguments.get("img_size", size[1:])
+    height, width = (image_px, image_px) if isinstance(image_px, int) else image_px
+    return size[0], height, width
 
 
 def _base_arguments(model: nn.Module, base: str, given: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -104,8 +104,6 @@ def _held_out_classes(files: ImageFiles, folder: str, names: list[str]) -> Class
 
 def _check(root: Path, layout: Layout) -> None:
     train, test = layout.train, layout.test
-    if len(train) < 2:
-        raise UserError(f"data.root={root} holds one image for training ({next(iter(train))!r}): give it at least two")
     if test is None:
         return
     train_labels, test_labels = set(train.values()), set(test.values())
@@ -127,10 +125,10 @@ def listed_layout(root: Path, train: Classes, test: Classes | None, order: tuple
     """The layout of images whose splits and classes are listed; without an `order` class 2 comes before class 10.
 
     Raises:
-        ValueError: fewer than two images for training; labels in one split alone; a class that no training image has.
+        ValueError: no image for training; labels in one split alone; a class that no training image has.
     """
-    if len(train) < 2:
-        raise UserError(f"data.root={root} has {len(train)} image(s) for training: give it at least two")
+    if not train:
+        raise UserError(f"data.root={root} has no image for training: list one or more in the split train")
     train_labels, test_labels = set(train.values()), set((test or {}).values())
     if test and (None in train_labels) != (None in test_labels):
         bare, other = ("training", "held-out") if None in train_labels else ("held-out", "training")

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from timm.data.config import resolve_model_data_config
@@ -56,7 +56,7 @@ def create_probe(given: Mapping[str, Any], run: RunDefaults | None) -> Probe:
         "sgd_plain": create_sgd_plain,
     }
     protocol = protocols[name](**own)
-    return Probe(replace(subject, labelled_share=subject.labelled_share or 1.0), protocol)
+    return Probe(subject, protocol)
 
 
 def probe_model(probe: Probe, begin: Begin = show_nothing) -> Probed:
@@ -72,6 +72,7 @@ def probe_model(probe: Probe, begin: Begin = show_nothing) -> Probed:
     image_px = input_size_px(network, subject.image_px)
     begin("reading the images", None)
     train, test = load_labelled(subject, image_px, "a linear probe")
+    train = train if train.label_split else train.labelled_part(1.0)
     assert train.label_split is not None
     config = resolve_model_data_config(network)
     result = evaluate_linear(

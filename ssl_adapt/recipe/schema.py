@@ -144,6 +144,9 @@ class ModelSection(Section):
     def _one_start(self) -> ModelSection:
         if self.pretrained and self.weights is not None:
             raise UserError(f"model.pretrained=true and model.weights={self.weights} are two starts: give one of them")
+        for argument, key in (("pretrained", "pretrained=true"), ("checkpoint_path", "weights=FILE")):
+            if argument in self.args:
+                raise UserError(f"model.args.{argument} reads weights without any check: type model.{key} in its place")
         return self
 
 

@@ -52,14 +52,17 @@ def adapt_network(
         choose: what changes in a round.
         step: steps done.
     """
-    index = stages.round_chosen_before(step) if learner.is_choosing else None
+    adapt = learner.adapt
+    is_choosing = adapt is not None and (adapt.score != "theta" or adapt.budget is not None)  # and not theta alone
+    index = stages.round_chosen_before(step) if is_choosing else None
+    is_due = adapt is not None and stages.is_fixed_before(step)
+    before = measure_before(log, monitor, learner, step) if is_due and step >= stages.fix_step else None
     if index is not None:
         log_choice(log, learner, choose, index, stages.rounds, step)
-    if learner.adapt is not None and stages.is_fixed_before(step):
-        if step < stages.fix_step:
-            log_round(log, folder, learner, step)
-        else:
-            log_fix(log, folder, monitor, learner, step)
+    if before is not None:
+        log_fix(log, folder, monitor, learner, before, step)
+    elif is_due:
+        log_round(log, folder, learner, step)
 
 
 def log_round(log: RunLog, folder: RunFolder, learner: Learner, step: int) -> None:
@@ -105,14 +108,26 @@ def log_choice(
         learner.change(choices)
 
 
-def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
-    """Fix the architecture, between two measurements, and show what changed."""
+def measure_before(log: RunLog, monitor: Monitor, learner: Learner, step: int) -> tuple[Evaluation, tuple[int, int]]:
+    """The network before what changes at once and is fixed: its evaluation, its parameters and multiply-adds."""
+    with log.clock_stopped():
+        plain = unmixed(learner.network.backbone)
+        cost = count_parameters(plain), macs_of(plain, learner.image_px)
+        return measure_network(log, "before_fix", monitor, learner, step), cost
+
+
+def log_fix(
+    log: RunLog,
+    folder: RunFolder,
+    monitor: Monitor,
+    learner: Learner,
+    measured: tuple[Evaluation, tuple[int, int]],
+    step: int,
+) -> None:
+    """Fix the architecture, measure the network again, as `measure_before` did, and show what changed."""
+    before, cost_before = measured
     with log.clock_stopped():
         backbone, px = learner.network.backbone, learner.image_px
-        before = measure_network(log, "before_fix", monitor, learner, step)
-        plain = unmixed(backbone)
-        cost_before = count_parameters(plain), macs_of(plain, px)
-        del plain
         states = learner.adaptation.states() if learner.adaptation else []
         architecture = learner.fix()
         after = measure_network(log, "after_fix", monitor, learner, step)

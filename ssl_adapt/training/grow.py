@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, replace_module
-from ssl_adapt.adaptation.budget import choose_uniform, measure_cost
+from ssl_adapt.adaptation.budget import choose_uniform, evenly, measure_cost
 from ssl_adapt.adaptation.growth import Branch, growth_scores, last_layers, opened, zero
 from ssl_adapt.adaptation.removal import Change, Score, make_change, possible_changes, ranked
 from ssl_adapt.data import ImageSet
@@ -111,9 +111,8 @@ def choose_growth(
     left = [spec.name for spec in edge_specs(backbone) if spec.name in branches]
     taken: list[str] = []
     if adapt.score == "uniform":
-        counts = range(len(left), -1, -1)
-        spread = ([left[(2 * i + 1) * len(left) // (2 * count)] for i in range(count)] for count in counts)
-        taken = next((names for names in spread if not names or cost(names) <= limit), [])
+        spread = (evenly(left, count) for count in range(len(left), 0, -1))
+        taken = next((names for names in spread if cost(names) <= limit), [])
     else:
         for name in _order(adapt, left, scores, cost, seed=seed * stages.rounds + index):
             if cost([*taken, name]) <= limit:

@@ -27,7 +27,7 @@ from ssl_adapt.training.batch_norm import restore
 from ssl_adapt.training.compilation import compile_network
 from ssl_adapt.training.create_adaptation import create_adaptation
 from ssl_adapt.training.online_probe import OnlineProbe
-from ssl_adapt.training.optimizers import drop_backbone_gradients, keep_only, set_lr
+from ssl_adapt.training.optimizers import at_rest, keep_only, set_lr
 from ssl_adapt.training.setting import prepare
 from ssl_adapt.training.weight_average import WeightAverage
 
@@ -91,6 +91,14 @@ class Learner:
         return self.average or self.network
 
     @property
+    def architecture(self) -> Architecture | None:
+        """The backbone's as far as it is fixed; None for one that has no edges."""
+        backbone = self.network.backbone
+        if not isinstance(backbone, Adaptable):
+            return None
+        return self.adaptation.before if self.adaptation else Architecture.of(cast(nn.Module, backbone))
+
+    @property
     def followers(self) -> tuple[nn.Module, ...]:
         """The backbones that adapt as the network's does."""
         return (*self.network.teacher_backbones, *([self.average.backbone] if self.average else []))
@@ -101,11 +109,6 @@ class Learner:
             tensor.contiguous(memory_format=self.memory_format) if tensor.ndim == 4 else tensor
             for tensor in self.objective.views(batch)
         ]
-
-    @property
-    def is_choosing(self) -> bool:
-        """Whether a measurement or a budget, and not theta alone, chooses what changes."""
-        return self.adapt is not None and (self.adapt.score != "theta" or self.adapt.budget is not None)
 
     def train_weights(
         self, views: Sequence[Tensor], lr: float, progress: float, *, joint: bool = False, frozen: bool = False
@@ -123,11 +126,13 @@ class Learner:
         """
         set_lr(self.weight_optimizer, lr)
         statistics = [(buffer, buffer.clone()) for buffer in self.network.buffers()]
-        with self.adaptation.joint_pass() if joint and self.adaptation else nullcontext():
-            loss = self.backward(self.prepared, views)
+        rest = at_rest(self.network.backbone) if frozen else nullcontext()
+        with self.adaptation.joint_pass() if joint and self.adaptation else nullcontext(), rest:
+            # a wrapper would wait for the gradients of weights that rest
+            loss = self.backward(self.network if frozen else self.prepared, views)
         theta_gradients = self._average_theta_gradients() if joint else []
         if frozen:
-            drop_backbone_gradients(self.network.backbone)
+            average([p.grad for p in self.network.parameters() if p.grad is not None])
         if self.train.clip_grad_norm is not None:
             norm = self.accelerator.clip_grad_norm_(self.network.parameters(), self.train.clip_grad_norm)
         else:
@@ -228,11 +233,8 @@ class Learner:
 
     def state_dict(self) -> dict[str, Any]:
         """Weights, theta, both optimisers, the probe, the architecture as far as it is fixed, and what is changing."""
-        architecture, backbone = None, self.network.backbone
-        if isinstance(backbone, Adaptable):
-            architecture = self.adaptation.before if self.adaptation else Architecture.of(cast(nn.Module, backbone))
         return {
-            "architecture": architecture and architecture.to_dict(),
+            "architecture": self.architecture and self.architecture.to_dict(),
             "choices": self.choices,
             "plain_cost": self.plain_cost,
             "network": whole_tensors(self.network.state_dict()),
@@ -257,10 +259,10 @@ class Learner:
             self.online_probe.load_state_dict(state["online_probe"])
 
     def train_probe(self, batch: Batch, views: Sequence[Tensor]) -> None:
-        """One step of the online probe, if there is one, on the first view; the network stays as it is."""
+        """One step of the online probe, if there is one, on the first view; what is evaluated stays as it is."""
         if self.online_probe is not None and batch.labels is not None:
             with self.accelerator.autocast():
-                self.online_probe.train(self.network.backbone, views[0], batch.labels)
+                self.online_probe.train(self.evaluated.backbone, views[0], batch.labels)
 
     def backward(self, network: nn.Module, views: Sequence[Tensor]) -> Tensor:
         """The loss, whose gradients are then there."""

@@ -34,7 +34,7 @@ from ssl_adapt.training.measurements import (
 from ssl_adapt.training.model_card import read_facts, write_card
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.online_probe import create_online_probe
-from ssl_adapt.training.plan import describe_plan, plain_cost, try_export, warn_if_too_short
+from ssl_adapt.training.plan import describe_plan, network_cost, try_export, warn_if_too_short
 from ssl_adapt.training.progress import (
     Progress,
     check_checkpoint,
@@ -77,7 +77,7 @@ def pretrain(recipe: Recipe) -> Path | None:
     with RunFolder(recipe) as folder:
         train_set, test_set = load_splits(recipe.data)
         saved = folder.load_checkpoint()
-        check_same_view(train_set, test_set, saved)
+        images = check_same_view(train_set, test_set, saved)
         if saved:
             check_checkpoint(saved)
         shares = find_shares(recipe.train, saved)
@@ -93,7 +93,7 @@ def pretrain(recipe: Recipe) -> Path | None:
         learner = create_learner(recipe, objective, accelerator, learner_state(saved, recipe.adapt), stop.came)
         if recipe.run.online_probe:
             learner.online_probe = create_online_probe(objective.network.backbone, train_set, device)
-        cost = plain_cost(learner, recipe.model, recipe.data, start.architecture)
+        cost = network_cost(learner, recipe.model, recipe.data)
         plan = [*describe_plan(recipe, learner, monitor, stages, cost), *start.rows()]
         try_export(learner, recipe.model)
         if not saved:
@@ -107,11 +107,11 @@ def pretrain(recipe: Recipe) -> Path | None:
             log_bad_images(log, folder, train_set, test_set)
             log_start(log, saved.step if saved else 0, cost)
             if saved:
-                progress = Progress.restore(saved, learner, shares, recipe.seed)
+                progress = Progress.restore(saved, learner, shares, images, recipe.seed)
                 log_resumed(log, saved, progress, train, recipe.data.batch_size)
             else:
                 seed_per_process(recipe.seed)
-                progress = Progress(shares)
+                progress = Progress(shares, images)
                 start.record(log)
                 log_baselines(log, monitor, learner)
             chooses = choose_growth if recipe.adapt and recipe.adapt.start_share else choose_changes
@@ -127,7 +127,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 batches = epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step)
                 for batch in timer.batches(batches, progress.step):
                     adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
-                    if progress.step >= stages.fix_step:
+                    if progress.step >= stages.fix_step and not is_frozen(train, stages, progress.step):
                         shard_weights(learner)
                     with timer.part("views"):
                         views = learner.views(batch)

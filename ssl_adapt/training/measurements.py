@@ -107,7 +107,7 @@ def log_epoch(
     is_end = step >= stages.total_steps
     probe = learner.online_probe
     with log.evaluating():
-        probed = probe and measure_probe(probe, learner.network.backbone, monitor, on_test=is_time or is_end)
+        probed = probe and measure_probe(probe, learner.evaluated.backbone, monitor, on_test=is_time or is_end)
     log.record(
         "epoch", step=step, epoch=epoch + 1, stage=stage, loss=loss, images_per_sec=images_per_sec, seconds=seconds,
         evaluation_seconds=log.evaluation_seconds, **(probed or {}),

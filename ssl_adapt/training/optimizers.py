@@ -1,6 +1,7 @@
 """The optimisers of the weights, which are timm's, and of theta."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -92,18 +93,23 @@ def set_lr(optimizer: Optimizer, lr: float) -> None:
         group["lr"] = lr * group.get("lr_scale", 1.0)
 
 
-def drop_backbone_gradients(backbone: Any) -> None:
-    """Make the weights of a backbone rest in the optimiser's next step, but for its classifier's.
+@contextmanager
+def at_rest(backbone: Any) -> Iterator[None]:
+    """A context in which a backward pass gives no gradients to the weights of a backbone, but for its classifier's.
 
-    Weights without a gradient are left out by every optimiser, decay and momentum included; their `requires_grad` stays
-    as it was, which data-parallel wrappers would not notice changing.
+    Weights without a gradient are left out by every optimiser, decay and momentum included.
     """
     classifier = backbone.get_classifier()
     heads = classifier if isinstance(classifier, tuple) else (classifier,)  # of a distilled vit there are two
     kept = {weight for head in heads for weight in head.parameters()}
-    for weight in backbone.parameters():
-        if weight not in kept:
-            weight.grad = None
+    resting = [weight for weight in backbone.parameters() if weight.requires_grad and weight not in kept]
+    for weight in resting:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in resting:
+            weight.requires_grad_(True)
 
 
 def keep_only(optimizer: Optimizer, parameters: Iterable[nn.Parameter]) -> None:

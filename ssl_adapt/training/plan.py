@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from ssl_adapt.adaptation.architecture import Architecture, apply_architecture, edge_specs, unmixed
+from ssl_adapt.adaptation.architecture import apply_architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import Monitor
@@ -24,24 +24,16 @@ from ssl_adapt.training.objective import create_backbone
 from ssl_adapt.training.schedules import Stages, steps_to_change
 
 
-def plain_cost(
-    learner: Learner, model: ModelSection, data: DataSection, architecture: Architecture | None = None
-) -> tuple[int, int]:
-    """Parameters and multiply-adds of the network before anything adapts.
-
-    Args:
-        learner: has the network, whose edges may be mixed.
-        model: what the recipe says of it.
-        data: the images.
-        architecture: that the run begins with; None: the plain network's.
+def network_cost(learner: Learner, model: ModelSection, data: DataSection) -> tuple[int, int]:
+    """Parameters and multiply-adds of the network as the run begins or goes on: with what is fixed, and nothing mixed.
 
     Raises:
         ValueError: if the network can't take images of the recipe's size.
     """
     with torch.device("meta"):  # without memory or random numbers
         network = create_backbone(model, data, learner.adapt, num_classes=learner.network.backbone.num_classes)
-        if architecture is not None:
-            apply_architecture(network, architecture)
+        if learner.architecture is not None:
+            apply_architecture(network, learner.architecture)
     try:
         return count_parameters(network), macs_of(network, data.image_px)
     except (RuntimeError, AssertionError) as error:
@@ -61,7 +53,7 @@ def describe_plan(
         learner: has the network.
         monitor: how it is judged.
         stages: when.
-        cost: parameters and multiply-adds of the network before anything adapts.
+        cost: parameters and multiply-adds of the network.
     """
     data, (parameters, macs) = recipe.data, cost
     heads = sum(count_parameters(head) for head in learner.network.heads)

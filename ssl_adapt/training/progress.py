@@ -27,9 +27,11 @@ class Progress:
         losses: of the current epoch's steps, those that were skipped left out.
         skipped: batches in a row whose loss or gradient was not finite.
         shares: in which processes and parts the batches were taken when the run's keys were last typed.
+        images: numbers of training and of test images.
     """
 
     shares: Shares
+    images: tuple[int, int]
     epoch: int = 0
     step: int = 0
     losses: list[float] = field(default_factory=list)
@@ -77,6 +79,7 @@ class Progress:
                 "losses": self.losses,
                 "skipped": self.skipped,
                 "shares": tuple(self.shares),
+                "images": self.images,
                 "learner": learner.state_dict(),
                 "random_states": gather_objects(random_state()),
                 "log": log.state_dict(),
@@ -87,7 +90,9 @@ class Progress:
             learner.accelerator.wait_for_everyone()
 
     @classmethod
-    def restore(cls, saved: Checkpoint, learner: Learner, shares: Shares, seed: int) -> "Progress":
+    def restore(
+        cls, saved: Checkpoint, learner: Learner, shares: Shares, images: tuple[int, int], seed: int
+    ) -> "Progress":
         """The progress of a checkpoint, with the learner and the random numbers as they were.
 
         With another number of processes the random numbers are new: each then draws its own, by seed and step.
@@ -108,7 +113,7 @@ class Progress:
             set_random_state(state["random_states"][process_index()])
         else:
             seed_per_process(seed, saved.step)
-        return cls(shares, state["epoch"], saved.step, list(state["losses"]), state["skipped"])
+        return cls(shares, images, state["epoch"], saved.step, list(state["losses"]), state["skipped"])
 
 
 def check_checkpoint(saved: Checkpoint) -> None:
@@ -122,15 +127,16 @@ def check_checkpoint(saved: Checkpoint) -> None:
         raise UserError(f"the checkpoint of step {saved.step} has no {min(missing)!r}: start in another run.dir")
 
 
-def check_same_view(train_set: ImageSet, test_set: ImageSet | None, saved: Checkpoint | None) -> None:
-    """Compare what the processes found on their disks.
+def check_same_view(train_set: ImageSet, test_set: ImageSet | None, saved: Checkpoint | None) -> tuple[int, int]:
+    """The numbers of training and of test images, which are those of all processes, and of the run that goes on.
 
     Raises:
-        ValueError: if it differs; in all of them, so that none waits for the others.
+        ValueError: if one differs; in all processes, so that none waits for the others.
     """
+    images = len(train_set), len(test_set) if test_set else 0
     mine = {
-        "training images": len(train_set),
-        "test images": len(test_set) if test_set else 0,
+        "training images": images[0],
+        "test images": images[1],
         "step of the last checkpoint": saved.step if saved else None,
     }
     views = gather_objects(mine)
@@ -141,6 +147,14 @@ def check_same_view(train_set: ImageSet, test_set: ImageSet | None, saved: Check
                 f"the processes see different {what} ({', '.join(map(str, found))}): give all of them the same "
                 "images, and a run.dir on a file system that they share"
             )
+    before = saved.state.get("images", images) if saved else images
+    for kind, then, now in zip(("training", "test"), before, images, strict=True):
+        if then != now:
+            raise UserError(
+                f"the run had {then:,} {kind} images when it was saved, now there are {now:,}, so that it would go on "
+                "with others, in another order: give it the same images, or start in another run.dir"
+            )
+    return images
 
 
 def is_checkpoint_step(run: RunSection, step: int) -> bool:

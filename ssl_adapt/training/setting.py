@@ -89,6 +89,8 @@ def create_stages(data: DataSection, train: TrainSection, adapt: AdaptSection | 
             can't be shared out.
     """
     batch_size, processes, parts = data.batch_size, process_count(), train.accumulate
+    if image_count < 2:
+        raise UserError(f"data.name={data.name} has one image for training: give it at least two")
     steps_per_epoch = image_count // batch_size
     if steps_per_epoch == 0:
         raise UserError(

@@ -24,7 +24,7 @@ def log_start(log: RunLog, step: int, cost: tuple[int, int]) -> None:
     Args:
         log: of the run.
         step: steps done.
-        cost: parameters and multiply-adds of the network before anything adapts.
+        cost: parameters and multiply-adds of the network as the run begins, or goes on.
 
     Distributed: collective: each process names its GPU.
     """

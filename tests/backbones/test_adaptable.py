@@ -226,6 +226,14 @@ def test_an_unchanged_network_exports(tmp_path):
     assert Architecture.of(loaded).changed == {}
 
 
+def test_built_again_by_name_it_takes_images_of_the_same_size():
+    model, x = create("vit_tiny_patch16_224")
+    again = timm.create_model("adaptable_timm", num_classes=4, **model.model_args).eval()
+    assert again.pretrained_cfg["input_size"] == model.pretrained_cfg["input_size"] == (3, 32, 32)
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(x), model.eval()(x))
+
+
 def test_the_dry_run_leaves_no_trace():
     model = create_plain(drop_path_rate=0.5)
     model.train().stages[0].eval()

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from image_folders import write_images
 from script_calls import PX, create_export, create_run, run_command
 
 from ssl_adapt.data import load_image_splits
@@ -101,3 +102,13 @@ def test_mistakes(export: Path, typed: list[str], said: str) -> None:
     data = [] if any(word.startswith("data=") for word in typed) else ["data=digits"]
     output = run_command("linear", f"model={export}", *data, *typed)
     assert (output.code, output.err) == (2, f"error: {said}\n")
+
+
+def test_images_without_labels(export: Path, tmp_path: Path) -> None:
+    """The sentence names what was typed, and no key that was not."""
+    write_images(tmp_path / "set", *(f"{index}.png" for index in range(6)))
+    output = run_command("linear", f"model={export}", "data=folder", f"root={tmp_path / 'set'}")
+    assert (output.code, output.err) == (2, (
+        f"error: data=folder root={tmp_path / 'set'} has no labels, and a linear probe needs them: give images in one "
+        "folder for each class, under train/ and test/\n"
+    ))  # fmt: skip

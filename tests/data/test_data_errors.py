@@ -57,10 +57,6 @@ def no_train(root: Path) -> None:
     write_images(root, "val/a/0.png", "val/b/0.png")
 
 
-def one_image(root: Path) -> None:
-    write_images(root, "only.png")
-
-
 def no_images(root: Path) -> None:
     (root / "sub").mkdir()
     (root / "sub" / "notes.txt").write_text("no image")
@@ -86,7 +82,6 @@ FAULTS: list[tuple[Callable[[Path], None], str]] = [
     (flat_test, "the held-out images of .* lie in no class folders"),
     (flat_train, "the train images of .* lie in no class folders"),
     (no_train, "holds val/ but no train/"),
-    (one_image, "one image for training .*only.png.*at least two"),
     (no_images, "holds no images .found 1 other files, such as .*sub/notes.txt.*expected class folders"),
     (nothing, "holds no images .found nothing.: expected class folders"),
     (broken_image, "cannot read the image .*b.png.*replace or remove"),

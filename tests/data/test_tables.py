@@ -68,7 +68,7 @@ def test_a_csv_without_labels_and_with_other_columns(tmp_path: Path) -> None:
         (HEADER + 'a.png,"x\n', "line 2 of {csv} is not CSV"),
         ("file,label\na.png,x\n", "line 1 of {csv} is 'file,label' and has no column 'path'"),
         ("", "line 1 of {csv} is '' and has no column 'path'"),
-        (HEADER + "a.png,x,train\n", "data.root={csv} has 1 image(s) for training: give it at least two"),
+        (HEADER + "a.png,x,test\n", "data.root={csv} has no image for training: list one or more in the split train"),
         (
             HEADER + "a.png,x,train\nb.png,x,train\nd.png,y,test\n",
             "data.root={csv} has held-out images of class 'y' and",

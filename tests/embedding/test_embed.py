@@ -214,6 +214,12 @@ def test_an_unreadable_image_ends_the_call_or_has_no_row(export: Path, whole: Pa
         assert np.array_equal(one, other)
 
 
+def test_one_image_is_enough(export: Path, tmp_path: Path) -> None:
+    write_images(tmp_path / "set", "only.png")
+    assert embed_small(export, tmp_path / "set", tmp_path / "features")[:2] == (1, 1)
+    assert pandas.read_parquet(tmp_path / "features").id.tolist() == ["only.png"]
+
+
 def refused(out: Path, export: Path, images: Path, **given: object) -> str:
     before = content(out)
     with pytest.raises(UserError) as error:

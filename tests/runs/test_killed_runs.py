@@ -7,6 +7,7 @@ import signal
 import pytest
 import torch
 from accelerate.state import AcceleratorState
+from image_folders import write_images
 from short_runs import SUPERVISED, TINY, assert_same_weights, events, run, status, weights
 
 from ssl_adapt import load_recipe
@@ -220,3 +221,20 @@ def test_processes_that_see_other_images_are_told(monkeypatch):
     monkeypatch.setattr("ssl_adapt.training.progress.gather_objects", lambda mine: [mine, {**mine, "test images": 3}])
     with pytest.raises(ValueError, match=r"see different test images \(0, 3\)"):
         check_same_view(images, None, None)
+
+
+def test_a_run_goes_on_with_as_many_images_as_it_had(tmp_path):
+    """One file fewer would give every epoch another order."""
+    write_images(tmp_path / "set", *(f"train/a/{index}.png" for index in range(6)), "test/a/0.png", "test/a/1.png")
+    images = ["data.name=folder", f"data.root={tmp_path / 'set'}", "data.batch_size=2", "knn.k=2", "adapt.epochs=1"]
+    run(tmp_path / "run", *images, "run.stop_after_epochs=1")
+    for name, sentence in (
+        ("test/a/1.png", r"the run had 2 test images when it was saved, now there are 1, so that"),
+        ("train/a/5.png", r"the run had 6 training images when it was saved, now there are 5, so that .* same images"),
+    ):
+        content = (tmp_path / "set" / name).read_bytes()
+        (tmp_path / "set" / name).unlink()
+        with pytest.raises(ValueError, match=sentence):
+            run(tmp_path / "run", *images, "run.resume=auto")
+        (tmp_path / "set" / name).write_bytes(content)
+    assert run(tmp_path / "run", *images, "run.resume=auto") is not None

@@ -28,6 +28,23 @@ SHRINK = [
     "adapt.granularity=branch adapt.score=gradmax adapt.start_share=0.1",
 ]  # fmt: skip
 
+# of `pretrain recipe=debug` again, whose model.args are given
+GIVEN = ["model.args.pretrained=true", "model.args.checkpoint_path=a.pth"]
+
+# of `linear`
+LINEAR = [
+    "model=EXPORT data=digits epochs=3", "model=EXPORT data=digits labelled_share=0.001",
+    "model=EXPORT data=digits labelled_share=2", "model=EXPORT data=digits protocol=sdg",
+    "model=EXPORT data=folder root=DATA",
+]  # fmt: skip
+
+# of `export`
+HAND_ON = [
+    "model=EXPORT", "model=EXPORT out=EXPORT", "model=EXPORT out=a.onnx format=torch_export",
+    "model=EXPORT out=a.onnx plain=true", "model=EXPORT out=other normalize=true", "model=EXPORT out=none/a.onnx",
+    "model=EXPORT out=other private=true", "model=EXPORT push=me", "model=zzz out=other",
+]  # fmt: skip
+
 # of `knn`
 SCORES = [
     "model=EXPORT/config.json data=digits", "model=zzz data=digits", "model=my/net data=digits", "model=EXPORT",

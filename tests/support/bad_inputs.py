@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from bad_arguments import ARGUMENTS, SCORES, SHRINK
+from bad_arguments import ARGUMENTS, GIVEN, HAND_ON, LINEAR, SCORES, SHRINK
 from bad_sets import KEYS, LISTS, SHARDS
 from bad_weights import PICKLE, STARTS, Trap
 from image_folders import image_bytes, member, png, png_that_claims, write_images, write_tar
@@ -47,6 +47,7 @@ DATA, RUN, EXPORT, JSON, DIGITS = Path("DATA"), Path("RUN"), Path("EXPORT"), Pat
 CHECKPOINT, WEIGHTS, CONFIG = RUN / "checkpoints/step_000000002", EXPORT / "model.safetensors", EXPORT / "config.json"
 TINY = ("run.dir=RUN", "data.image_px=8", "model.args={width: 4, layers: [1]}", "train.max_steps=2")
 DEBUG = ("recipe=debug", *TINY, "knn.every_epochs=0", "run.report=false")
+WHOLE = ("recipe=debug", "run.dir=RUN", "data.image_px=8", "train.max_steps=2")  # the network as the recipe has it
 FOLDER = ("data.name=folder", "data.root=DATA", "data.batch_size=2")
 Make = Callable[[], object]
 
@@ -92,9 +93,6 @@ def shared_folder() -> tempfile.TemporaryDirectory[str]:
 
 def nothing() -> None:
     """What some cases make."""
-
-
-WHOLE = ("recipe=debug", "run.dir=RUN", "data.image_px=8", "train.max_steps=2")  # the network as the recipe has it
 
 
 def write_recipe(*lines: str) -> None:
@@ -263,6 +261,7 @@ GROUPS: dict[str, list[Case]] = {
     ],
     "Trained weights: `ssl-adapt pretrain model.weights=a.pth`, or `model.weights=EXPORT`, which was adapted": [
         *cases(STARTS, "pretrain", *START),
+        *(Case(f"`{text}`", nothing, "pretrain", (*WHOLE, text)) for text in GIVEN),
         *(Case(f"`{text}`", partial(copy_export, nothing), "pretrain", (*ADAPTED, text)) for text in GOING_ON),
     ],
     "Exports: `ssl-adapt knn model=EXPORT data=digits`":
@@ -275,6 +274,12 @@ GROUPS: dict[str, list[Case]] = {
     ],
     "kNN evaluation: `ssl-adapt knn`":
         [Case(f"`{text}`", partial(copy_export, nothing), "knn_eval", tuple(text.split())) for text in SCORES],
+    "Linear probes: `ssl-adapt linear`": [
+        Case(f"`{text}`", partial(copy_export, partial(write_images, DATA, "a.png")), "linear", tuple(text.split()))
+        for text in LINEAR
+    ],
+    "Handing on: `ssl-adapt export`":
+        [Case(f"`{text}`", partial(copy_export, nothing), "export", tuple(text.split())) for text in HAND_ON],
 }  # fmt: skip
 CASES = [case for group in GROUPS.values() for case in group]
 

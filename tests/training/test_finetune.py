@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import save_file
 from script_calls import run_command
-from short_runs import SUPERVISED, assert_same_weights, events, load_checkpoint, run, weights
+from short_runs import SUPERVISED, events
 from small_networks import small
 from torch import Tensor, nn
 
@@ -21,7 +21,6 @@ from ssl_adapt.training.create_learner import create_learner
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.loop import train_step
 from ssl_adapt.training.objective import create_objective
-from ssl_adapt.training.optimizers import drop_backbone_gradients
 from ssl_adapt.training.schedules import plan_stages
 from ssl_adapt.training.setting import score_batches
 from ssl_adapt.training.start_recipe import start_values
@@ -163,42 +162,6 @@ def test_the_classifier_is_kept_or_new_with_a_word(classes: int, which: str, is_
     assert torch.equal(network.state_dict()["stem.conv.weight"], before["stem.conv.weight"])
     if classes == 10:
         assert torch.equal(network.state_dict()["fc.weight"], before["fc.weight"]) == is_kept
-
-
-# --- the backbone rests at first --------------------------------------------------------------------------
-
-FROZEN = ["run.accuracy_every_epochs=0", "data.train_images=256", "train.epochs=2", "train.freeze_epochs=1"]
-
-
-def test_in_the_first_epochs_the_classifier_trains_alone(tmp_path: Path) -> None:
-    before = small(num_classes=10)
-    save_file(before.state_dict(), tmp_path / "a.safetensors")
-    given = [*FROZEN, f"model.weights={tmp_path / 'a.safetensors'}", "train.weight_decay=0.1"]
-    run(tmp_path / "parts", *given, "run.stop_after_epochs=1", base=PLAIN)
-    during = load_checkpoint(tmp_path / "parts").state["learner"]
-    trained = {
-        name for name, w in before.named_parameters() if not torch.equal(w, during["network"][f"backbone.{name}"])
-    }
-    assert trained == {"fc.weight", "fc.bias"}
-    assert len(during["weight_optimizer"]["state"]) == 2  # no momentum of what rests
-    run(tmp_path / "parts", *given, "run.resume=auto", base=PLAIN)
-    assert not any(torch.equal(w, weights(tmp_path / "parts")[name]) for name, w in before.named_parameters())
-    run(tmp_path / "whole", *given, base=PLAIN)
-    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
-
-
-def test_both_classifiers_of_a_distilled_vit_train() -> None:
-    network: Any = timm.create_model("deit_tiny_distilled_patch16_224", num_classes=3, **VIT)
-    for weight in network.parameters():
-        weight.grad = torch.ones_like(weight)
-    drop_backbone_gradients(network)
-    left = {name for name, weight in network.named_parameters() if weight.grad is not None}
-    assert left == {"head.weight", "head.bias", "head_dist.weight", "head_dist.bias"}
-
-
-def test_more_epochs_at_rest_than_there_are() -> None:
-    with pytest.raises(UserError, match=r"train.freeze_epochs=4 is longer than train.epochs=3"):
-        load_recipe([*SUPERVISED, "train.freeze_epochs=4"])
 
 
 # --- what the export decides ------------------------------------------------------------------------------

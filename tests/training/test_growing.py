@@ -1,6 +1,7 @@
 """Runs that start with a part of their network and open branches: nothing changes at once, costs, optimiser, resume."""
 
 import json
+import re
 from copy import deepcopy
 from pathlib import Path
 
@@ -84,7 +85,12 @@ def test_a_run_grows_from_its_share_to_its_budget(tmp_path, capsys, objective, m
     result = json.loads((tmp_path / "a" / "result.json").read_text())
     assert result["budget"]["reached"] == shares[-1] == macs(loaded) / plain
     assert result["changed"] == fix["changed"]
-    assert f"grown from at most 40% of the multiply-adds to {end:.0%}" in capsys.readouterr().out.replace("\n", " ")
+    printed = capsys.readouterr().out
+    assert f"grown from at most 40% of the multiply-adds to {end:.0%}" in printed.replace("\n", " ")
+    [(before, after)] = re.findall(r"\n *multiply-adds +([\d,]+) +([\d,]+)", printed)
+    last = rounds[-1]["macs"], fix["macs"]
+    assert (before, after) == tuple(f"{cost:,}" for cost in last)
+    assert last[0] < last[1]
     is_scored = "adapt.score=random" not in more and "adapt.score=uniform" not in more
     assert [bool(choice["scores"]) and choice["passes"] == 2 for choice in choices] == [is_scored] * 3
 

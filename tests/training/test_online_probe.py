@@ -8,12 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from image_folders import write_images
+from objective_rows import batch_of, create
 from recipe_files import problems_of
 from short_runs import assert_same_weights, events, load_checkpoint, run
 from torch import Tensor
 
+from ssl_adapt.data import load_image_splits
 from ssl_adapt.objectives import Simclr
 from ssl_adapt.runs.stop_signal import InterruptedRunError
+from ssl_adapt.training.online_probe import create_online_probe
 
 PROBED = ["run.online_probe=true", "train.epochs=3", "adapt.epochs=1"]
 
@@ -71,6 +74,27 @@ def test_a_run_that_goes_on_may_begin_its_probe(tmp_path: Path) -> None:
     run(tmp_path / "a", *PROBED[1:], "run.stop_after_epochs=1")
     run(tmp_path / "a", *PROBED, "run.resume=auto", "run.stop_after_epochs=2")
     assert ["probe_train_top1" in epoch for epoch in events(tmp_path / "a", "epoch")] == [False, True]
+
+
+def test_the_probe_is_of_what_is_evaluated() -> None:
+    """Where the weights are averaged, their average is: as of kNN and of what is exported."""
+    digits = load_image_splits("digits", image_px=8).train
+    learner = create("simclr", digits, "train.ema_decay=0.9")
+    batch = batch_of(digits)
+    views = learner.views(batch)
+    for _ in range(2):
+        learner.train_weights(views, 0.1, 0.5)
+    assert learner.average is not None
+    probes = [create_online_probe(learner.network.backbone, digits, torch.device("cpu")) for _ in range(3)]
+    learner.online_probe = probes[0]
+    learner.train_probe(batch, views)
+    for probe, backbone in ((probes[1], learner.average.backbone), (probes[2], learner.network.backbone)):
+        probe.train(backbone, views[0], batch.labels)
+    own, averaged, current = (probe.sums for probe in probes)
+    assert torch.equal(probes[0].head.weight, probes[1].head.weight)
+    assert torch.equal(own, averaged)
+    assert not torch.equal(probes[0].head.weight, probes[2].head.weight)
+    assert own[2] == current[2] == len(views[0])
 
 
 def test_what_cannot_have_a_probe(tmp_path: Path) -> None:

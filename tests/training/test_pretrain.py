@@ -88,15 +88,20 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, whole, stop):
 
 
 @pytest.mark.exactness
-def test_resumed_after_operations_were_removed(tmp_path):
-    """The optimiser then holds fewer weights than at the start, in both runs."""
+def test_resumed_after_operations_were_removed(tmp_path, capsys):
+    """The optimiser then holds fewer weights than at the start, in both runs; and the plan tells of the rest alone."""
     arguments = ["train.epochs=3", "adapt.theta_lr=0.5", "data.train_images=256", "data.batch_size=64"]
     run(tmp_path / "whole", *arguments)
     changed = Architecture.from_json((tmp_path / "whole" / "architecture.json").read_text()).changed
     assert any(name.endswith(("conv1", "conv2")) for name in changed)
     run(tmp_path / "parts", *arguments, "run.stop_after_epochs=2")
+    plans = [capsys.readouterr().out]
     run(tmp_path / "parts", *arguments, "run.resume=auto")
+    plans.append(capsys.readouterr().out)
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    [fix] = events(tmp_path / "parts", "fix")
+    cost = f"resnet20: {fix['parameters']:,} parameters, {fix['macs']:,} multiply-adds"
+    assert [cost in " ".join(plan.split()) for plan in plans] == [False, True]
 
 
 def test_the_optimizer_forgets_what_is_gone():
