@@ -73,6 +73,7 @@ def evaluate_accuracy(
     batch_size: int,
     device: torch.device | str,
     workers: int,
+    advance: Callable[[int], object] | None = None,
 ) -> Accuracy:
     """Accuracy of the network in evaluation mode on all images, none augmented.
 
@@ -87,6 +88,7 @@ def evaluate_accuracy(
         batch_size: images at a time.
         device: where the network is.
         workers: processes that decode, where the set is not in memory.
+        advance: called after each batch with the number of its images.
 
     Raises:
         ValueError: If the set is empty or without labels, the network returns anything but (B, K), or a label
@@ -99,6 +101,7 @@ def evaluate_accuracy(
         raise UserError(f"the images of {image_set.name!r} have no labels; pass a set that has a class per image")
     share = process_share(len(image_set))
     logits = extract_features(
-        network, image_set, mean=mean, std=std, batch_size=batch_size, device=device, workers=workers, indices=share
-    )
+        network, image_set, mean=mean, std=std, batch_size=batch_size, device=device, workers=workers, indices=share,
+        advance=advance,
+    )  # fmt: skip
     return logits_accuracy(logits, image_set.labels[share])

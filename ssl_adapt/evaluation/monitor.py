@@ -16,6 +16,7 @@ from ssl_adapt.evaluation.accuracy import Accuracy, evaluate_accuracy
 from ssl_adapt.evaluation.collapse import feature_std, rank_me
 from ssl_adapt.evaluation.features import extract_features, normalise, process_share, raw_pixels
 from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
+from ssl_adapt.evaluation.progress_bar import Begin, show_nothing
 from ssl_adapt.evaluation.protocol import KnnProtocol
 from ssl_adapt.evaluation.recalibration import recalibrated
 from ssl_adapt.processes import gather_rows
@@ -48,15 +49,15 @@ class Monitor(Protocol):
         """The images that are classified, if there are labels."""
         ...
 
-    def evaluate(self, network: nn.Module) -> Evaluation:
-        """The evaluation of a network as it is now.
+    def evaluate(self, network: nn.Module, begin: Begin = show_nothing) -> Evaluation:
+        """The evaluation of a network as it is now; `begin` is called at each stage of it.
 
         Distributed:
             Collective: every process calls it with the same network, and gets the same evaluation.
         """
         ...
 
-    def evaluate_recalibrated(self, network: nn.Module) -> Evaluation:
+    def evaluate_recalibrated(self, network: nn.Module, begin: Begin = show_nothing) -> Evaluation:
         """The same with BatchNorm's statistics recomputed on training images; the network is left as it was.
 
         Distributed:
@@ -92,7 +93,7 @@ class AccuracyMonitor:
     workers: int
     sampled_from: tuple[int, int] | None = None
 
-    def evaluate(self, network: nn.Module) -> Evaluation:
+    def evaluate(self, network: nn.Module, begin: Begin = show_nothing) -> Evaluation:
         """The evaluation of a network that maps images to logits."""
         if self.queries is None:
             return Evaluation(None)
@@ -105,12 +106,13 @@ class AccuracyMonitor:
                 batch_size=self.batch_size,
                 device=self.device,
                 workers=self.workers,
+                advance=begin("test images", len(process_share(len(self.queries)))),
             )
         )
 
-    def evaluate_recalibrated(self, network: nn.Module) -> Evaluation:
+    def evaluate_recalibrated(self, network: nn.Module, begin: Begin = show_nothing) -> Evaluation:
         """The evaluation with BatchNorm's statistics recomputed on the bank's images."""
-        return _evaluate_recalibrated(self, network)
+        return _evaluate_recalibrated(self, network, begin)
 
     def evaluate_pixels(self) -> KnnResult | None:
         """None: there is no accuracy without a classifier."""
@@ -152,19 +154,21 @@ class FeatureMonitor:
     workers: int
     sampled_from: tuple[int, int] | None = None
 
-    def evaluate(self, network: nn.Module) -> Evaluation:
+    def evaluate(self, network: nn.Module, begin: Begin = show_nothing) -> Evaluation:
         """The evaluation of a network that maps images to features (B, D)."""
-        bank = self._extract(network, self.bank)
+        bank = self._extract(network, self.bank, "training", begin)
         step = -(-len(self.bank) // COLLAPSE_ROWS)
         rows = gather_rows(bank[process_share(len(self.bank)) % step == 0])
         knn = None
         if self.queries is not None:
-            knn = self._knn(bank, self._extract(network, self.queries), self.queries)
+            queries = self._extract(network, self.queries, "test", begin)
+            begin("nearest neighbours", None)
+            knn = self._knn(bank, queries, self.queries)
         return Evaluation(knn, feature_std(rows), rank_me(rows))
 
-    def evaluate_recalibrated(self, network: nn.Module) -> Evaluation:
+    def evaluate_recalibrated(self, network: nn.Module, begin: Begin = show_nothing) -> Evaluation:
         """The evaluation with BatchNorm's statistics recomputed on the bank's images."""
-        return _evaluate_recalibrated(self, network)
+        return _evaluate_recalibrated(self, network, begin)
 
     def evaluate_pixels(self, memory_limit_bytes: int = 2 * 2**30) -> KnnResult | None:
         """The score of raw pixels, or None without labels or where they would take more than the limit."""
@@ -183,8 +187,9 @@ class FeatureMonitor:
         [bank, queries], note = _describe_counts([self.bank, self.queries], self.sampled_from)
         return f"{self.protocol}; bank {bank}, queries {queries}{note}"
 
-    def _extract(self, network: nn.Module, image_set: ImageSet) -> torch.Tensor:
+    def _extract(self, network: nn.Module, image_set: ImageSet, name: str, begin: Begin) -> torch.Tensor:
         """The features of this process's share of the images."""
+        share = process_share(len(image_set))
         return extract_features(
             network,
             image_set,
@@ -193,7 +198,8 @@ class FeatureMonitor:
             batch_size=self.batch_size,
             device=self.device,
             workers=self.workers,
-            indices=process_share(len(image_set)),
+            indices=share,
+            advance=begin(f"features of the {name} images", len(share)),
         )
 
     def _knn(self, bank: torch.Tensor, queries: torch.Tensor, query_set: ImageSet) -> KnnResult:
@@ -223,7 +229,9 @@ def _describe_counts(sets: Sequence[ImageSet], sampled_from: Sequence[int] | Non
     return words, ": a sample, as the run is a trial, shorter than a tenth of an epoch" if is_sample else ""
 
 
-def _evaluate_recalibrated(monitor: AccuracyMonitor | FeatureMonitor, network: nn.Module) -> Evaluation:
+def _evaluate_recalibrated(
+    monitor: AccuracyMonitor | FeatureMonitor, network: nn.Module, begin: Begin = show_nothing
+) -> Evaluation:
     indices = epoch_order(len(monitor.bank), seed=0, epoch=0)[
         :CALIBRATION_IMAGES
     ]  # as the images may be sorted by class
@@ -233,4 +241,4 @@ def _evaluate_recalibrated(monitor: AccuracyMonitor | FeatureMonitor, network: n
         drop_last=len(indices) > size,
     )  # fmt: skip
     with recalibrated(network, (normalise(batch.images, monitor.mean, monitor.std) for batch in batches)):
-        return monitor.evaluate(network)
+        return monitor.evaluate(network, begin)

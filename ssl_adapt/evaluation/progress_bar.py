@@ -1,5 +1,6 @@
 """A progress bar for evaluations on a terminal; it needs no torch."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -18,17 +19,18 @@ def show_nothing(stage: str, total: int | None) -> Advance:
 
 @contextmanager
 def show_progress() -> Iterator[Begin]:
-    """Shows the current stage as a bar on standard error, if that is a terminal.
+    """Shows the current stage as a bar on standard error, if that is a terminal; in the first process of a run alone.
 
     Yields:
         A function that begins a stage.
     """
     console = Console(stderr=True, highlight=False)
+    is_shown = console.is_terminal and os.environ.get("RANK", "0") == "0"
     columns = (
         SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn(),
         TimeRemainingColumn(),
     )  # fmt: skip
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, disable=not is_shown) as progress:
         task = progress.add_task("", total=None, visible=False)
 
         def begin(stage: str, total: int | None) -> Advance:

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -11,11 +11,15 @@ from typing import Any
 from accelerate import Accelerator
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+from ssl_adapt.runs.live_panel import Lengths, LivePanel
 
 RECURRING = ("start", "step", "epoch", "theta")
 FILE_WIDTH = 110  # columns where the output goes to a file
+HEARTBEAT_SEC = 600  # after which a line says where an epoch is, where there is no terminal
+SCORES = {"knn_top1": "kNN", "accuracy_top1": "accuracy"}
+SCORED = ("untrained", "loaded", "evaluation", "before_fix", "after_fix", "result")  # of which the panel shows scores
 
 
 class RunLog:
@@ -56,7 +60,11 @@ class RunLog:
         self._start: float | None = None  # of the epoch's clock; None between epochs
         self._steps = 0
         self._earlier: tuple[float, int] = tuple(state.get("epoch", (0.0, 0))) if state else (0.0, 0)
-        self._progress: Progress | None = None
+        self.panel = LivePanel(self.console)
+        self._is_live = self.console.is_terminal and accelerator.is_main_process
+        self._last_line = time.monotonic()
+        for event in self.history:
+            self._show_score(event)
         accelerator.init_trackers(name, config=dict(config))
 
     def state_dict(self) -> dict[str, Any]:
@@ -73,6 +81,7 @@ class RunLog:
         line = {"event": event, "step": step, **values}
         if event not in RECURRING:
             self.history.append(line)
+            self._show_score(line)
         if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
@@ -84,6 +93,7 @@ class RunLog:
         if text or not self._is_gap:
             self.console.print(text, style=style, soft_wrap=True, markup=False)
         self._is_gap = not text or text.endswith("\n")
+        self._last_line = time.monotonic()
 
     def show_table(self, title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
         """Print a table; columns after the first are aligned to the right."""
@@ -106,27 +116,29 @@ class RunLog:
         self.console.print(table)
         self.say("")
 
-    def start_epoch(self, epoch: int, epochs: int, steps: int) -> None:
-        """Start the epoch's clock, or continue that of an epoch that was stopped; show a progress bar on a terminal."""
+    def start_epoch(self, lengths: Lengths, epoch: int, step: int) -> None:
+        """Start the epoch's clock, or continue that of an epoch that was stopped.
+
+        Args:
+            lengths: of the run.
+            epoch: counted from 0.
+            step: steps done.
+        """
         seconds, self._steps = self._earlier
         self._earlier = 0.0, 0
         self._start = time.perf_counter() - seconds
-        if self.console.is_terminal and self.accelerator.is_main_process:
-            columns = (
-                TextColumn("epoch {task.description}"),
-                BarColumn(),
-                MofNCompleteColumn(),
-                TimeRemainingColumn(),
-            )
-            self._progress = Progress(*columns, console=self.console, transient=True)
-            self._task = self._progress.add_task(f"{epoch}/{epochs}", total=steps)
-            self._progress.start()
+        self.panel.start_epoch(lengths, epoch, step)
 
-    def advance(self) -> None:
-        """One step further."""
+    def advance(self, loss: float | None, images: int) -> None:
+        """One step further, with the loss of so many images; None if it was left out."""
         self._steps += 1
-        if self._progress is not None:
-            self._progress.advance(self._task)
+        self.panel.advance(loss, images)
+        if not self._is_live and time.monotonic() - self._last_line > HEARTBEAT_SEC:
+            self.say(f"  {self.panel.describe_place()}  {self.panel.describe()}")
+
+    def begin(self, stage: str, total: int | None) -> Callable[[int], None]:
+        """Show on a terminal what takes long, until the next step; a function that says how many more are done."""
+        return self.panel.begin(stage, total)
 
     @contextmanager
     def clock_stopped(self) -> Iterator[None]:
@@ -144,13 +156,15 @@ class RunLog:
         self.evaluation_seconds += time.perf_counter() - start
 
     def __enter__(self) -> "RunLog":
+        if self._is_live:
+            self.panel.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Remove the progress bar, and close the trackers, after an error too."""
-        self._remove_bar()
+        """Remove the panel, and close the trackers, after an error too."""
+        self.panel.stop()
         if error is None or self.accelerator.num_processes == 1:
             self.accelerator.end_training()
         else:  # other processes may have ended, and closing the process group would wait for them
@@ -158,14 +172,14 @@ class RunLog:
                 tracker.finish()
 
     def end_epoch(self) -> tuple[float, int]:
-        """Remove the progress bar; returns the seconds and the steps of the epoch, including those before a stop."""
+        """The seconds and the steps of the epoch, including those before a stop."""
         assert self._start is not None
-        self._remove_bar()
         taken = time.perf_counter() - self._start, self._steps
         self._start, self._steps = None, 0
         return taken
 
-    def _remove_bar(self) -> None:
-        if self._progress is not None:
-            self._progress.stop()
-            self._progress = None
+    def _show_score(self, event: Mapping[str, Any]) -> None:
+        for key, name in SCORES.items():
+            if event["event"] in SCORED and key in event:
+                self.panel.score_name = name
+                self.panel.scores.append(event[key])

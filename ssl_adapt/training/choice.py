@@ -15,6 +15,7 @@ from ssl_adapt.adaptation.removal import Change, Score, possible_changes, ranked
 from ssl_adapt.adaptation.taylor import takes_weights, taylor_scores
 from ssl_adapt.data import ImageSet
 from ssl_adapt.errors import UserError
+from ssl_adapt.evaluation.progress_bar import Begin, show_nothing
 from ssl_adapt.processes import gather_objects, process_count
 from ssl_adapt.recipe import AdaptSection, DataSection
 from ssl_adapt.runs.checkpoint import random_state, set_random_state
@@ -48,8 +49,9 @@ class Choice:
 
 
 def choose_changes(
-    learner: Learner, data: DataSection, train_set: ImageSet, stages: Stages, seed: int, index: int
-) -> Choice:
+    learner: Learner, data: DataSection, train_set: ImageSet, stages: Stages, seed: int, index: int,
+    begin: Begin = show_nothing,
+) -> Choice:  # fmt: skip
     """The changes of a round.
 
     Args:
@@ -59,6 +61,7 @@ def choose_changes(
         stages: how many rounds there are.
         seed: of the run.
         index: of the round, from 0: each brings the network its part of the way to the budget.
+        begin: called when the measuring begins.
 
     Raises:
         ValueError: if the budget can't be met.
@@ -73,7 +76,7 @@ def choose_changes(
         return Choice([], [], 0, time.perf_counter() - began)
     batches = views_for_scores(learner, data, train_set, stages, seed, index)
     changes = changes_left(learner)
-    scores = measure(learner, changes, batches) if adapt.score in MEASURED else []
+    scores = measure(learner, changes, batches, begin) if adapt.score in MEASURED else []
     few = next(tensor for tensor in batches[0] if tensor.ndim == 4)[:MOST_IMAGES]
     chosen: list[Change] | UserError
     try:
@@ -159,17 +162,23 @@ def views_for_scores(
     return views
 
 
-def measure(learner: Learner, changes: Sequence[Change], batches: Sequence[Sequence[Tensor]]) -> list[Score]:
+def measure(
+    learner: Learner, changes: Sequence[Change], batches: Sequence[Sequence[Tensor]], begin: Begin = show_nothing
+) -> list[Score]:
     """The scores of changes by removal or taylor, in training mode; nothing is left behind."""
     network, objective, adapt = learner.network, learner.objective, learner.adapt
     assert adapt is not None
+    passes = len(batches) * (1 if adapt.score == "taylor" else 1 + len(changes))
+    advance = begin(f"measuring {len(changes)} changes by {adapt.score}", passes)
 
     def loss(views: Sequence[Tensor]) -> Tensor:
+        advance(1)
         with learner.accelerator.autocast():
             outputs = objective.forward(network, views)
         return objective.loss(outputs)
 
     def backward(views: Sequence[Tensor]) -> Tensor:
+        advance(1)
         return learner.backward(learner.prepared, views)
 
     modes = {module: module.training for module in network.modules()}

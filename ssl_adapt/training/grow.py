@@ -14,6 +14,7 @@ from ssl_adapt.adaptation.growth import Branch, growth_scores, last_layers, open
 from ssl_adapt.adaptation.removal import Change, Score, make_change, possible_changes, ranked
 from ssl_adapt.data import ImageSet
 from ssl_adapt.errors import UserError
+from ssl_adapt.evaluation.progress_bar import Begin, show_nothing
 from ssl_adapt.processes import gather_objects
 from ssl_adapt.recipe import AdaptSection, DataSection
 from ssl_adapt.training.choice import MOST_IMAGES, WORDS, Choice, cost_images, views_for_scores
@@ -76,8 +77,9 @@ def set_aside(
 
 
 def choose_growth(
-    learner: Learner, data: DataSection, train_set: ImageSet, stages: Stages, seed: int, index: int
-) -> Choice:
+    learner: Learner, data: DataSection, train_set: ImageSet, stages: Stages, seed: int, index: int,
+    begin: Begin = show_nothing,
+) -> Choice:  # fmt: skip
     """The branches that a round opens: as many as fit into its part of the way to the budget.
 
     Args:
@@ -87,6 +89,7 @@ def choose_growth(
         stages: how many rounds there are.
         seed: of the run.
         index: of the round, from 0.
+        begin: called when the measuring begins.
 
     Distributed: collective; the main process chooses for all.
     """
@@ -107,6 +110,7 @@ def choose_growth(
     scores: list[Score] = []
     if adapt.score == "gradmax" and branches:
         batches = views_for_scores(learner, data, train_set, stages, seed, index)
+        begin(f"measuring {len(branches)} branches", None)
         scores = measure_growth(learner, batches)
     left = [spec.name for spec in edge_specs(backbone) if spec.name in branches]
     taken: list[str] = []

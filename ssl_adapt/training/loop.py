@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ssl_adapt.evaluation.progress_bar import show_progress
 from ssl_adapt.export import export_timm, load_export
 from ssl_adapt.export.timm import CARD
 from ssl_adapt.processes import process_count
@@ -75,7 +76,9 @@ def pretrain(recipe: Recipe) -> Path | None:
     accelerator = create_accelerator(recipe)
     device = accelerator.device
     with RunFolder(recipe) as folder:
-        train_set, test_set = load_splits(recipe.data)
+        with show_progress() as begin:
+            begin("reading the images", None)
+            train_set, test_set = load_splits(recipe.data)
         saved = folder.load_checkpoint()
         images = check_same_view(train_set, test_set, saved)
         if saved:
@@ -115,7 +118,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 start.record(log)
                 log_baselines(log, monitor, learner)
             chooses = choose_growth if recipe.adapt and recipe.adapt.start_share else choose_changes
-            choose = partial(chooses, learner, recipe.data, train_set, stages, recipe.seed)
+            choose = partial(chooses, learner, recipe.data, train_set, stages, recipe.seed, begin=log.begin)
             timer = StepTimer(device, recipe.run.log_every_steps)
             del saved  # as large as the network and its optimiser
 
@@ -123,7 +126,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 if recipe.run.stop_after_epochs is not None and recipe.run.stop_after_epochs <= epoch:
                     stop_early(log, folder, epoch)
                     return None
-                log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
+                log.start_epoch(stages, epoch, progress.step)
                 batches = epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step)
                 for batch in timer.batches(batches, progress.step):
                     adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
@@ -133,7 +136,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                         views = learner.views(batch)
                     loss = train_step(learner, stages, views, progress.step, timer)
                     learner.train_probe(batch, views)
-                    log.advance()
+                    log.advance(loss, recipe.data.batch_size)
                     progress.count(loss)
                     log_step(log, learner, stages, timer, loss, progress.step)
                     log_theta(log, learner, stages, progress.step)
@@ -224,6 +227,7 @@ def stop_early(log: RunLog, folder: RunFolder, epoch: int) -> None:
 
 def export(log: RunLog, folder: RunFolder, learner: Learner, model: ModelSection) -> Path:
     """Export what was evaluated with its model card, in the main process, and say how to load it."""
+    log.begin("exporting", None)
     folder.finish_checkpoint()
     backbone = (learner.average or plain_network(learner)).backbone
     if log.accelerator.is_main_process:

@@ -214,7 +214,8 @@ def measure_network(log: RunLog, event: str, monitor: Monitor, learner: Learner,
     evaluate = monitor.evaluate_recalibrated if event == "recalibrated" else monitor.evaluate
     before = log.evaluation_seconds
     with log.evaluating():
-        evaluation = evaluate(nn.Sequential(network.backbone, network.heads[0]) if is_projection else network.backbone)
+        backbone = nn.Sequential(network.backbone, network.heads[0]) if is_projection else network.backbone
+        evaluation = evaluate(backbone, log.begin)
     values = {"feature_std": evaluation.feature_std, "rank_me": evaluation.rank_me}
     if evaluation.score:
         values |= {f"{_key(monitor)}_top1": evaluation.score.top1, f"{_key(monitor)}_top5": evaluation.score.top5}

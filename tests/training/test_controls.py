@@ -97,7 +97,9 @@ def test_recalibration_takes_images_of_all_classes(monkeypatch):
     taken = []
     monkeypatch.setattr(monitor, "iterate_batches", lambda _, indices, **options: taken.append(indices) or iter(()))
     monkeypatch.setattr(monitor, "recalibrated", lambda network, batches: contextlib.nullcontext())
-    watcher = SimpleNamespace(bank=train, batch_size=50, device="cpu", workers=0, evaluate=lambda network: "score")
+    watcher = SimpleNamespace(
+        bank=train, batch_size=50, device="cpu", workers=0, evaluate=lambda network, begin: "score"
+    )
     assert monitor._evaluate_recalibrated(watcher, nn.Identity()) == "score"
     assert len(taken[0]) == len(set(taken[0].tolist())) == 100
     assert train.labels[taken[0]].bincount(minlength=10).min() >= 3
@@ -210,19 +212,20 @@ def test_a_start_at_one_is_the_network_with_all_its_missing_skips():
 
 def test_the_clock_goes_on_after_a_stop_within_an_epoch(tmp_path):
     stopped = RunLog(tmp_path, Accelerator(cpu=True), "debug", {})
-    stopped.start_epoch(1, 2, 2)
-    stopped.advance()
+    stages = plan_stages(steps_per_epoch=2, epochs=2, adapt_epochs=0, anneal_epochs=0, max_steps=None)
+    stopped.start_epoch(stages, 0, 0)
+    stopped.advance(1.0, 8)
     with stopped.clock_stopped():
         time.sleep(2)
     time.sleep(0.1)
     resumed = RunLog(tmp_path, stopped.accelerator, "debug", {}, stopped.state_dict())
-    resumed.start_epoch(1, 2, 1)
-    resumed.advance()
+    resumed.start_epoch(stages, 0, 1)
+    resumed.advance(1.0, 8)
     seconds, steps = resumed.end_epoch()
     assert 0.1 <= seconds < 2
     assert steps == 2
     assert resumed.state_dict()["epoch"] == (0.0, 0)
-    resumed.start_epoch(2, 2, 2)
+    resumed.start_epoch(stages, 1, 2)
     assert resumed.end_epoch()[1] == 0
 
 
