@@ -92,7 +92,8 @@ def draw_curve(curve: Curve, axis: RunAxis) -> PageFigure:
             smooth="mean(value)", frame=[-1, 1], groupby=["series"], sort=[altair.SortField("order")]
         ).add_params(altair.param(SMOOTHING, value=DEFAULT_SMOOTHING))
     table = _table(curve, series) if len(points) <= TABLE_POINTS else None
-    figure = create_figure(curve.name, curve.title, curve.description, chart, curve.note, table=table)
+    description = " ".join([curve.description, *(_in_words(curve, name) for name in series)])
+    figure = create_figure(curve.name, curve.title, description, chart, curve.note, table=table)
     if not curve.is_smoothed:
         return figure
     half = f"round({SMOOTHING} / 200 * {max(1, len(points) // len(series))})"
@@ -183,6 +184,18 @@ def _crosshair(curve: Curve, base: altair.Chart, series: Sequence[str]) -> list[
 def _y(curve: Curve, name: str = "value") -> altair.Y:
     scale = altair.Scale(type="log") if curve.is_log else altair.Scale(zero=False)
     return altair.Y(f"{name}:Q").scale(scale).axis(format=curve.form, tickCount=5).title(None)
+
+
+def _in_words(curve: Curve, name: str) -> str:
+    """Where a series begins and ends, and its extremes, for those who can't see it."""
+    points = [point for point in curve.points if point.series == name]
+    first, last = points[0], points[-1]
+    low, high = (find(points, key=lambda point: point.value) for find in (min, max))
+    return (
+        f"{name[0].upper()}{name[1:]}: {_written(first.value, curve.form)} after step {first.step:,}, "
+        f"{_written(last.value, curve.form)} after step {last.step:,}; lowest {_written(low.value, curve.form)} "
+        f"after step {low.step:,}, highest {_written(high.value, curve.form)} after step {high.step:,}."
+    )
 
 
 def _table(curve: Curve, series: Sequence[str]) -> FigureTable:

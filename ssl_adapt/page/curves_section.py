@@ -118,8 +118,8 @@ def _scores(run: RunRecord, evaluations: Sequence[Event], epochs: Sequence[Event
     name = "accuracy" if run.recipe.knn is None else "kNN top-1"
     points = [
         *_points(evaluations, run.score_key, name),
-        *_points(epochs, "probe_top1", "online probe, test images"),
-        *_points(epochs, "probe_train_top1", "online probe, training views"),
+        *_points(epochs, "probe_top1", "probe, test"),
+        *_points(epochs, "probe_train_top1", "probe, training"),
     ]
     has_probe = any(point.series != name for point in points)
     title = f"{'Accuracy' if name == 'accuracy' else name}{' and probe' if has_probe else ''}"

@@ -22,8 +22,9 @@ from ssl_adapt.page.run_costs import (
 from ssl_adapt.page.run_facts import run_facts
 from ssl_adapt.runs.run_record import RunRecord
 from ssl_adapt.runs.short_text import short_time
-from ssl_adapt.training.measurements import LANDMARKS
+from ssl_adapt.training.measurements import LANDMARKS as LONG_LANDMARKS
 
+LANDMARKS = LONG_LANDMARKS | {"recalibrated": "the same, BatchNorm anew", "unaveraged": "the same, not averaged"}
 MOST_BAD_IMAGES = 20  # that are named
 
 
@@ -165,14 +166,14 @@ def _score_figure(run: RunRecord) -> PageFigure | None:
     shares = {text: known[key] for key, text in LANDMARKS.items() if isinstance(known.get(key), int | float)}
     if not shares:
         return None
-    has_count = isinstance(count, int) and count > 0  # runs of older releases do not tell
-    intervals = {name: wilson_interval(share, count) if has_count else (share, share) for name, share in shares.items()}
+    images = count if isinstance(count, int) else 0  # runs of older releases do not tell
+    intervals = {name: wilson_interval(share, images) if images else (share, share) for name, share in shares.items()}
     rows = [
         {"name": name, "score": share, "low": intervals[name][0], "high": intervals[name][1]}
         for name, share in shares.items()
     ]
     y = altair.Y("name:N").sort([row["name"] for row in rows]).title(None).axis(labelLimit=190)
-    x = altair.X("score:Q").axis(format=".0%").title(None).scale(zero=False)
+    x = altair.X("score:Q").axis(format=".0%", tickCount=6).title(None).scale(zero=False)
     tooltip = [
         altair.Tooltip("name:N", title=" "),
         *(altair.Tooltip(f"{key}:Q", format=".2%", title=title) for key, title in
@@ -189,7 +190,7 @@ def _score_figure(run: RunRecord) -> PageFigure | None:
     return create_figure(
         "scores-with-intervals", f"{name} and its baselines",
         f"{name} of the network before, during and after the run.", chart,
-        f"{bars_mean if has_count else ''}Measured: {run.result.get('protocol', 'as the recipe says')}.",
+        f"{bars_mean if images else ''}Measured: {run.result.get('protocol', 'as the recipe says')}.",
         height_px=30 + 24 * len(rows),
         table=FigureTable(("", "top-1", "95 % from", "to"), [
             (row["name"], *(f"{row[key]:.2%}" for key in ("score", "low", "high"))) for row in rows
@@ -207,7 +208,7 @@ def _time_figure(run: RunRecord) -> PageFigure | None:
         {"part": part, "seconds": seconds, "words": f"{short_time(seconds)}, {seconds / whole:.0%}"}
         for part, seconds in parts.items()
     ]
-    y = altair.Y("part:N").sort([row["part"] for row in rows]).title(None).axis(labelLimit=190)
+    y = altair.Y("part:N").sort(list(parts)).title(None).axis(labelLimit=190)
     base = altair.Chart(altair.Data(values=rows)).encode(
         y=y, x=altair.X("seconds:Q").axis(None).scale(domain=[0, 1.35 * max(parts.values())]),
         tooltip=[altair.Tooltip("part:N", title=" "), altair.Tooltip("words:N", title="time")],

@@ -29,7 +29,8 @@ def recipe_lines(values: Mapping[str, Any]) -> tuple[list[RecipeLine], str | Non
     if name in available_recipes():
         packaged = load_recipe(name).model_dump()
     differing = set(differing_keys(packaged, dict(values))) if packaged else set()
-    lines, path = [], []
+    lines: list[RecipeLine] = []
+    path: list[str] = []
     for text in dump_yaml(dict(values)).rstrip("\n").split("\n"):
         match = _KEY.match(text)
         if match is None:  # the value above goes on

@@ -66,15 +66,19 @@ def _adaptation(run: RunRecord) -> str:
     if adapt is None:
         return "none: the network stayed as it was"
     rule = "theta" if adapt.score == "theta" else f"the score {adapt.score}"
-    parts = [f"chosen by {rule} after {adapt.epochs:g} epochs, sharing {adapt.sharing}"]
+    parts = [f"chosen by {rule} after {_epochs(adapt.epochs)}, sharing {adapt.sharing}"]
     if adapt.anneal_epochs:
-        parts.append(f"annealed over {adapt.anneal_epochs:g}")
+        parts.append(f"annealed over {_epochs(adapt.anneal_epochs)}")
     if adapt.budget is not None:
         unit, share = adapt.budget
         parts.append(f"until {share:.0%} of the {unit} are left")
     if adapt.rounds > 1:
         parts.append(f"in {adapt.rounds} rounds")
     return ", ".join(parts)
+
+
+def _epochs(count: float) -> str:
+    return f"{count:g} epoch{'' if count == 1 else 's'}"
 
 
 def _training(run: RunRecord) -> str:

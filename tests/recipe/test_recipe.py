@@ -244,7 +244,7 @@ def test_help_shows_every_key_and_every_recipe() -> None:
     for name, path in available_recipes().items():
         what = path.read_text(encoding="utf-8").splitlines()[0].removeprefix("# ")
         assert f" recipe={name} {what}" in flat
-    assert len(LEAVES) == 108
+    assert len(LEAVES) == 109
     for key in LEAVES:
         default = "set by the recipe" if key.default is None else f"default {key.default}"
         assert key.description

@@ -38,19 +38,34 @@
     change();
   }
 
+  const begun = new Set();
   const draw = async (element) => {
     const name = element.dataset.chart;
-    const options = { config, actions: false, renderer: "svg", tooltip: { theme: "custom" } };
-    views[name] = (await vegaEmbed(element, charts[name], options)).view;
-    controls.forEach((control) => pass(control, name));
+    if (begun.has(name)) return;
+    begun.add(name);
+    try {
+      const options = { config, actions: false, renderer: "svg", tooltip: { theme: "custom" } };
+      views[name] = (await vegaEmbed(element, charts[name], options)).view;
+      controls.forEach((control) => pass(control, name));
+    } catch (error) {
+      console.error(name, error);
+    }
   };
-  // what is far below is drawn when it comes near
+  // What is far below is drawn when it comes near,
+  const places = [...document.querySelectorAll("[data-chart]")];
   const near = new IntersectionObserver((entries) => {
     for (const entry of entries.filter((one) => one.isIntersecting)) {
       near.unobserve(entry.target);
-      draw(entry.target).catch((error) => console.error(entry.target.dataset.chart, error));
+      draw(entry.target);
     }
   }, { rootMargin: "800px" });
-  document.querySelectorAll("[data-chart]").forEach((element) => near.observe(element));
-  addEventListener("beforeprint", () => document.querySelectorAll("[data-chart]:empty").forEach(draw));
+  places.forEach((element) => near.observe(element));
+  // or when there is nothing else to do, so that it is there when the page is printed; what is folded has no width yet.
+  const idle = () => new Promise((resolve) => (window.requestIdleCallback || setTimeout)(resolve));
+  addEventListener("load", () => setTimeout(async () => {
+    for (const element of places) {
+      await idle();
+      if (element.offsetWidth > 0) await draw(element);
+    }
+  }, 1000));
 })();
