@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -89,8 +90,14 @@ def render_page(title: str, sections: Sequence[PageSection]) -> str:
         title=title, sections=[(section, content(section)) for section in sections], version=version("ssl-adapt"),
         style=_own_file(environment, "page.css"), script=_own_file(environment, "page.js"),
         charts=as_script({figure.name: figure.spec for figure in figures}), config=as_script(chart_config()),
-        vega=Markup(vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)),
+        vega=Markup(_vega()),
     )  # fmt: skip
+
+
+@cache
+def _vega() -> str:
+    """Vega and what it needs, as a script; made in a second, and the same for every page."""
+    return vl_convert.javascript_bundle("window.vegaEmbed = vegaEmbed;", VEGA_LITE)
 
 
 def _own_file(environment: Environment, name: str) -> Markup:
