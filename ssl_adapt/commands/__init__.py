@@ -24,7 +24,7 @@ COMMANDS = {
     "linear": "train a linear classifier on the features of a frozen network",
     "export": "hand a network on: to timm, the Hugging Face hub, ONNX or torch.export",
     "inspect": "show the edges of a network as a table, JSON and a drawing",
-    "report": "draw two networks side by side, or theta over time",
+    "report": "write the page of a run; draw two networks side by side, or theta over time",
     "runs": "list the runs in a folder: state, score, cost, how to go on",
     "compare": "compare groups of runs seed by seed, with intervals",
     "grid": "start many runs, here or on Slurm",

@@ -49,6 +49,11 @@ class Monitor(Protocol):
         """The images that are classified, if there are labels."""
         ...
 
+    @property
+    def sampled_from(self) -> tuple[int, int] | None:
+        """Numbers of all images, if a trial takes a sample as bank and queries."""
+        ...
+
     def evaluate(self, network: nn.Module, begin: Begin = show_nothing) -> Evaluation:
         """The evaluation of a network as it is now; `begin` is called at each stage of it.
 

@@ -156,7 +156,7 @@ def _interval_in_words(share: float, count: Any) -> str:
     if not isinstance(count, int) or count < 1 or not 0 <= share <= 1:
         return ""
     low, high = wilson_interval(share, count)
-    return f"95 %: {low:.1%} to {high:.1%}, {count:,} test images"
+    return f"{low:.1%} to {high:.1%} (95 %), {count:,} images"
 
 
 def _score_figure(run: RunRecord) -> PageFigure | None:

@@ -35,16 +35,18 @@ def run_facts(run: RunRecord) -> list[tuple[str, str]]:
 
 def _images(run: RunRecord) -> str:
     data, result = run.recipe.data, run.result
-    images = result.get("images")
-    counts = images if isinstance(images, dict) else {}
-    train, test = counts.get("train", data.train_images), counts.get("test", result.get("test_images"))
+    train, test, classes = (
+        result.get("train_images", data.train_images),
+        result.get("test_images"),
+        result.get("classes"),
+    )
     parts = [f"{data.name} at {data.image_px} px"]
     if isinstance(train, int):
         parts.append(f"{train:,} to train on")
     if isinstance(test, int) and test:
         parts.append(f"{test:,} to test")
-    if isinstance(counts.get("classes"), int):
-        parts.append(f"{counts['classes']:,} classes")
+    if isinstance(classes, int) and classes:
+        parts.append(f"{classes:,} classes")
     return ", ".join(parts)
 
 

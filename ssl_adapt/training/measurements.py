@@ -157,6 +157,8 @@ def log_result(
         key: {name: landmarks[name].get(key) for name in LANDMARKS if name in landmarks},
         "protocol": monitor.describe(),
         "test_images": 0 if monitor.queries is None else len(monitor.queries),
+        "train_images": monitor.sampled_from[0] if monitor.sampled_from else len(monitor.bank),
+        "classes": len(monitor.bank.classes),
         "changed": landmarks["fix"]["changed"] if "fix" in landmarks else {},
         "parameters": count_parameters(backbone),
         "macs": macs_of(backbone, learner.image_px),

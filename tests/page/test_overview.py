@@ -78,7 +78,7 @@ def test_scores_have_their_intervals(tmp_path: Path) -> None:
     result = {"knn_top1": {"raw_pixels": 0.9, "untrained": 0.6, "result": 0.8}, "test_images": 500}
     section = overview_section(write_run(tmp_path / "a", result=result))
     first, second = section.values["tiles"]
-    assert first == ("kNN top-1", "80.00%", "95 %: 76.3% to 83.3%, 500 test images")
+    assert first == ("kNN top-1", "80.00%", "76.3% to 83.3% (95 %), 500 images")
     assert second == ("kNN top-1, untrained", "60.00%", "raw pixels 90.00%")
     [figure] = section.figures
     assert figure.table is not None
@@ -146,12 +146,12 @@ def test_facts_are_what_is_known_and_nothing_else(tmp_path: Path) -> None:
         "processes": 2, "device": "cuda", "precision": "bfloat16", "versions": {"ssl_adapt": "1", "torch": "2"},
         "commit": "abc-dirty",
     }  # fmt: skip
-    known = facts_of(write_run(tmp_path / "b", start, result={"test_images": 500}))
+    known = facts_of(write_run(tmp_path / "b", start, result={"test_images": 500, "train_images": 1297, "classes": 10}))
     assert known["Hardware"] == "2 x H200; Z80, 2 cores; 2 processes; bfloat16 on cuda"
     assert known["Code"] == "ssl_adapt 1, commit abc-dirty"
     assert known["Versions"] == "torch 2"
     assert known["Where"] == "on here, begun noon"
-    assert known["Images"] == "digits at 16 px, 500 to test"
+    assert known["Images"] == "digits at 16 px, 1,297 to train on, 500 to test, 10 classes"
 
 
 # --- the recipe -------------------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ def test_a_run_leaves_everything_it_promised(tmp_path, capsys):
     result = json.loads((folder / "result.json").read_text())
     assert set(result["knn_top1"]) == {"raw_pixels", "untrained", "before_fix", "after_fix", "recalibrated", "result"}
     assert 0.5 < result["knn_top1"]["raw_pixels"] <= 1
+    assert (result["train_images"], result["test_images"], result["classes"]) == (1297, 500, 10)
     architecture = Architecture.from_json((folder / "architecture.json").read_text())
     loaded = timm.create_model(f"local-dir:{export}", pretrained=True, num_classes=0)
     assert Architecture.of(loaded) == architecture
