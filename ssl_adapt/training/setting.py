@@ -70,15 +70,15 @@ def has_unread_weights(network: nn.Module, image_px: int) -> bool:
     """Whether weights get no gradient, as before edges that are none: found by a pass that leaves nothing behind."""
     weights = [weight for weight in network.parameters() if weight.requires_grad]
     state = random_state()
-    try:
-        with statistics_at_rest(network):
+    with statistics_at_rest(network):  # also while activations are computed again
+        try:
             outputs = network(weights[0].new_zeros(2, 3, image_px, image_px))
-    except (AssertionError, RuntimeError):  # images that it can't take: the plan of the run says so, in words
-        return False
-    finally:
-        set_random_state(state)
-    total = outputs.sum() if isinstance(outputs, Tensor) else sum(output.sum() for output in outputs)
-    return any(gradient is None for gradient in torch.autograd.grad(total, weights, allow_unused=True))
+        except (AssertionError, RuntimeError):  # images that it can't take: the plan of the run says so, in words
+            return False
+        finally:
+            set_random_state(state)
+        total = outputs.sum() if isinstance(outputs, Tensor) else sum(output.sum() for output in outputs)
+        return any(gradient is None for gradient in torch.autograd.grad(total, weights, allow_unused=True))
 
 
 def create_stages(data: DataSection, train: TrainSection, adapt: AdaptSection | None, image_count: int) -> Stages:

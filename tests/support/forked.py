@@ -1,5 +1,6 @@
 """Processes of one run, as torchrun starts them, but each a fork of a server that has imported everything."""
 
+import gc
 import multiprocessing
 import os
 import runpy
@@ -56,6 +57,7 @@ def run_script(script: Path, arguments: list[str]) -> None:
 def _run(index: int, count: int, place: Path, function: Callable[..., None], arguments: tuple[object, ...]) -> None:
     import torch.distributed as dist
 
+    gc.freeze()  # accelerate collects garbage at each fix, and would look through all that was imported
     for number, stream in ((1, "out"), (2, "err")):
         os.dup2(os.open(place / f"{index}.{stream}", os.O_CREAT | os.O_WRONLY), number)
     os.environ |= {

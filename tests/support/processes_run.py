@@ -12,7 +12,6 @@ import ssl_adapt  # noqa: F401 (registers the networks)
 from ssl_adapt.data import load_image_splits
 from ssl_adapt.processes import process_count, process_index, sum_all
 from ssl_adapt.recipe import Recipe, load_recipe
-from ssl_adapt.training.accumulation import backward_in_parts
 from ssl_adapt.training.batch_norm import synchronise_batch_norm
 from ssl_adapt.training.choice import choose_changes
 from ssl_adapt.training.create_learner import create_learner
@@ -22,10 +21,10 @@ from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.schedules import Stages
 from ssl_adapt.training.setting import create_accelerator
 
-STEPS = 4
+STEPS = 2
 SGD = ["train.optimizer=sgd", "train.momentum=0.9"]
-ADAPTS = ["adapt.theta_lr=0.5", "adapt.none_rule=threshold"]
-SMALL = ["data.image_px=8", "model.args={width: 4, layers: [1, 2]}"]
+ADAPTS = ["adapt.theta_lr=1.0", "adapt.none_rule=threshold"]
+SMALL = ["data.image_px=8", "model.args={width: 4, layers: [1, 1]}"]
 WITHOUT_STATISTICS = [
     "data.image_px=32",
     "model.name=convnext_atto",
@@ -35,6 +34,8 @@ WITHOUT_STATISTICS = [
 CELL_FORM = ["data.image_px=8", "model.name=resnet20_nat", "model.args={channels: 4, cells: 3}"]
 
 JOINT = "adapt.theta_pass=joint"
+# The backbone rests in the first step; activations are computed again, and weights averaged.
+RESTS = ["train.freeze_epochs=1", "train.ema_decay=0.9", "train.checkpoint_activations=true"]
 PARTS = ["train.sync_batchnorm=false", "train.accumulate=2"]
 OTHERS = ["objective.projector_hidden=32", "objective.projector_out=16", "adapt.mode=hard", "adapt.anneal_epochs=0"]
 
@@ -50,6 +51,7 @@ CASES: dict[str, tuple[list[str], tuple[int, int]]] = {
     "vicreg": (["recipe=vicreg_resnet20", *SMALL, *OTHERS], (12, 12)),
     "vicreg, 2 parts": (["recipe=vicreg_resnet20", *SMALL, *OTHERS, *PARTS], (12, 12)),
     "supervised": (["recipe=supervised_resnet20", *SMALL], (12, 12)),
+    "frozen, averaged": (["recipe=supervised_resnet20", *SMALL, *RESTS], (12, 12)),
     "adapt=null": ([*SMALL, "adapt=null"], (12, 12)),
     "unread weights, adapt=null": ([*CELL_FORM, "adapt=null"], (12, 12)),
     "unread weights": ([*CELL_FORM, "adapt.shape_change=forbid"], (12, 12)),
@@ -100,8 +102,7 @@ def measure(name: str) -> dict[str, Any]:
             return views
         return tuple(view.split(lengths)[process_index()] for view in views)
 
-    parts = learner.train.accumulate
-    loss = backward_in_parts(learner.objective, learner.prepared, share(0), parts, learner.accelerator)
+    loss = learner.backward(learner.prepared, share(0))
     found: dict[str, Any] = {
         "processes": process_count(),
         "loss": sum_all(loss) / process_count(),
@@ -110,7 +111,8 @@ def measure(name: str) -> dict[str, Any]:
     learner.weight_optimizer.zero_grad()
     losses = []
     for step in range(STEPS):
-        losses.append(learner.train_weights(share(step), 0.05, 0.5, joint=JOINT in arguments))
+        frozen = step == 0 and learner.train.freeze_epochs > 0
+        losses.append(learner.train_weights(share(step), 0.05, 0.5, joint=JOINT in arguments, frozen=frozen))
         if learner.adaptation and JOINT not in arguments:
             losses.append(learner.train_theta(share(step)))
     found["losses"] = torch.tensor(losses)
@@ -120,12 +122,14 @@ def measure(name: str) -> dict[str, Any]:
         found["architecture"] = learner.fix().to_dict()
     learner.train_weights(share(STEPS), 0.05, 0.5)
     found["network"] = {n: v.clone() for n, v in learner.network.state_dict().items()}
+    if learner.average is not None:
+        found["network"] |= {f"average {n}": v for n, v in learner.average.state_dict()["weights"].items()}
     return found
 
 
 CHOOSING = [
-    "data.image_px=8", "model.args={width: 4, layers: [3, 3]}", "adapt.granularity=branch",
-    "adapt.score_batches=3", "adapt.rounds=2",
+    "data.image_px=8", "model.args={width: 4, layers: [2, 2]}", "adapt.granularity=branch",
+    "adapt.score_batches=2", "adapt.rounds=2",
 ]  # fmt: skip
 SCORES = {
     "removal": ["adapt.score=removal", "adapt.budget_macs=0.5"],
@@ -141,7 +145,7 @@ def chosen(score: str) -> dict[str, Any]:
     choose = choose_growth if learner.branches else choose_changes
     learner.objective.make_views = lambda images: [images / 255, images.flip(3) / 255 + 0.1]
     train_set = load_image_splits("digits", image_px=8).train
-    stages, scores, changes = Stages(20, 4, 4, 8, rounds=2), [], []
+    stages, scores, changes = Stages(20, 2, 2, 5, rounds=2), [], []
     for step in range(stages.total_steps):
         index = stages.round_chosen_before(step)
         if index is not None:

@@ -84,7 +84,7 @@ def test_two_processes_compute_what_one_does(of_two: list[dict[str, Any]], name:
     for found in (first, second):
         torch.testing.assert_close(found["loss"], expected["loss"], rtol=1e-10, atol=0)
         torch.testing.assert_close(found["losses"], expected["losses"], rtol=1e-7, atol=0)
-        assert_close(found["gradients"], expected["gradients"], 10, rtol=1e-9)
+        assert_close(found["gradients"], expected["gradients"], 8, rtol=1e-9)
         is_adapting = "adapt=null" not in processes_run.CASES[name][0]
         assert ("theta" in found) == is_adapting
         if is_adapting:
@@ -92,7 +92,7 @@ def test_two_processes_compute_what_one_does(of_two: list[dict[str, Any]], name:
             assert found["architecture"] == expected["architecture"]
         statistics = ("running_mean", "running_var", "num_batches_tracked") if name in AS_PARTS else ()
         kept = {n for n in expected["network"] if not n.endswith(statistics or "-")}
-        assert_close(*({n: side["network"][n] for n in kept} for side in (found, expected)), 10)
+        assert_close(*({n: side["network"][n] for n in kept} for side in (found, expected)), 8)
     assert all(torch.equal(first["network"][n], second["network"][n]) for n in first["network"])
 
 
@@ -123,7 +123,7 @@ def test_two_processes_choose_the_same_changes_as_one(folder_of_two: Path, score
     for found in (first, second):
         assert found["changes"] == expected["changes"]
         assert found["architecture"] == expected["architecture"]
-        torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-5, atol=1e-8)
+        torch.testing.assert_close(found["scores"], expected["scores"], rtol=1e-5, atol=5e-7)  # of float32 losses
         assert_close(found["network"], expected["network"], 10)
     assert torch.equal(first["scores"], second["scores"])
     assert all(torch.equal(first["network"][name], second["network"][name]) for name in first["network"])
@@ -152,8 +152,12 @@ def test_the_comparison_would_see_a_wrong_factor(of_two: list[dict[str, Any]]) -
         ("vit_tiny_patch16_224", {"depth": 1}, False),  # takes no such images: said elsewhere
     ],
 )
-def test_looking_for_unread_weights_leaves_nothing_behind(name: str, arguments: dict[str, Any], expected: bool) -> None:
+@pytest.mark.parametrize("recomputes", [False, True])
+def test_looking_for_unread_weights_leaves_nothing_behind(
+    name: str, arguments: dict[str, Any], expected: bool, recomputes: bool
+) -> None:
     network = timm.create_model(name, num_classes=4, **arguments)
+    network.set_grad_checkpointing(recomputes)
     before = copy.deepcopy(network.state_dict())
     random_before = torch.get_rng_state()
     assert has_unread_weights(network, 16) is expected
