@@ -9,7 +9,7 @@ from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import Count, ModelArguments, NewFile, Text
-from ssl_adapt.report.drawing_path import DrawingPath, check_can_draw
+from ssl_adapt.report.drawing_path import DrawingPath
 
 USAGE = """\
 usage: ssl-adapt inspect model=NAME_OR_FOLDER [KEY=VALUE ...]
@@ -45,8 +45,6 @@ def help_text() -> str:
 def run(arguments: Sequence[str]) -> None:
     """Print the table, and write the drawing and the JSON if they are asked for."""
     options = read_options(InspectOptions, arguments)
-    if options.drawing is not None:
-        check_can_draw()
     from rich.console import Console
 
     from ssl_adapt.report.edge_table import describe_network, print_network

@@ -11,7 +11,7 @@ from ssl_adapt.recipe.help import describe_options
 from ssl_adapt.recipe.read import read_options
 from ssl_adapt.recipe.section import Section
 from ssl_adapt.recipe.values import Text
-from ssl_adapt.report.drawing_path import DrawingPath, check_can_draw
+from ssl_adapt.report.drawing_path import DrawingPath, PlotPath
 
 USAGE = """\
 usage: ssl-adapt report run=FOLDER [page=FILE] [figures=FOLDER]
@@ -43,7 +43,7 @@ class ReportOptions(Section):
         default=None, description="of both: this file, or cells.svg and cells.png in this folder"
     )
     theta: Text | None = Field(default=None, description="folder of a run")
-    plot: DrawingPath | None = Field(
+    plot: PlotPath | None = Field(
         default=None, description="of its theta over time: this file, or theta.svg and theta.png in this folder"
     )
 
@@ -75,7 +75,6 @@ def run(arguments: Sequence[str]) -> None:
             print(line)
     given = options.model_dump(exclude_none=True, exclude={"run", "page", "figures"})
     if given:
-        check_can_draw()
         from ssl_adapt.report.figures import draw_report
 
         for line in draw_report(given):

@@ -46,12 +46,14 @@ class PageSection:
         title: the heading.
         values: what the template uses beside the section itself.
         figures: by their names; the template places them by `figure("NAME")`.
+        files: texts that are written beside its figures, by the names of their files.
     """
 
     name: str
     title: str
     values: Mapping[str, Any] = field(default_factory=dict)
     figures: Sequence[PageFigure] = ()
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 def create_figure(

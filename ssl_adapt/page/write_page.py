@@ -7,12 +7,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import altair
 import vl_convert
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from ssl_adapt.errors import UserError
+from ssl_adapt.page.cells_section import cells_section
 from ssl_adapt.page.chart_style import chart_config
 from ssl_adapt.page.comparison_section import Groups, comparison_sections, group_runs
 from ssl_adapt.page.curves_section import curves_section
@@ -21,15 +21,17 @@ from ssl_adapt.page.overview_section import overview_section
 from ssl_adapt.page.page_section import PageSection, as_script
 from ssl_adapt.page.verdict_section import verdict_section
 from ssl_adapt.page.views_section import views_section
+from ssl_adapt.report.chart_file import FONT, VEGA_LITE, write_chart
 from ssl_adapt.report.compare_groups import find_group
 from ssl_adapt.runs.atomic_file import write_text
 from ssl_adapt.runs.run_record import RunRecord, is_run, read_run
 
 PAGE, COMPARISON = "report.html", "comparison.html"
-VEGA_LITE = ".".join(altair.SCHEMA_VERSION.removeprefix("v").split(".")[:2])  # the version that Altair writes for
 FILE_WIDTH_PX = 560  # of a figure's file, where the page makes it as wide as there is room
 Sections = Callable[[RunRecord], PageSection | None]
-SECTIONS: Sequence[Sections] = (overview_section, verdict_section, curves_section, features_section, views_section)
+SECTIONS: Sequence[Sections] = (
+    overview_section, verdict_section, curves_section, cells_section, features_section, views_section,
+)  # fmt: skip
 
 
 def write_report(run: str, page: str | None = None, figures: str | None = None) -> list[str]:
@@ -79,16 +81,19 @@ def create_sections(run: RunRecord) -> list[PageSection]:
 
 
 def write_figures(sections: Sequence[PageSection], folder: Path) -> list[Path]:
-    """Write every figure as NAME.svg and NAME.pdf; the paths."""
+    """Write every figure as NAME.svg and NAME.pdf, and the texts beside them; the paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files = []
     for figure in [figure for section in sections for figure in section.figures]:
-        spec = {**figure.spec, "config": chart_config() | {"background": "white"}}
+        spec = dict(figure.spec)
         if spec.get("width") == "container":
             spec["width"] = FILE_WIDTH_PX
-        (folder / f"{figure.name}.svg").write_text(vl_convert.vegalite_to_svg(spec, VEGA_LITE), encoding="utf-8")
-        (folder / f"{figure.name}.pdf").write_bytes(vl_convert.vegalite_to_pdf(spec, VEGA_LITE))
-        files += [folder / f"{figure.name}.svg", folder / f"{figure.name}.pdf"]
+        for suffix in (".svg", ".pdf"):
+            files.append(folder / f"{figure.name}{suffix}")
+            write_chart(spec, files[-1], chart_config() | {"font": FONT})
+    for name, text in [file for section in sections for file in section.files.items()]:
+        files.append(folder / name)
+        files[-1].write_text(text, encoding="utf-8")
     return files
 
 

@@ -1,4 +1,4 @@
-"""The layout of a cell: positions of its nodes, arrows and labels, in inches; y is 0 on the row of inner nodes.
+"""The layout of a cell: positions of its nodes, arrows and labels, in pixels; y is 0 on the row of inner nodes.
 
 Inputs are in the first column, one above the other, and every other node has a column of its own. An edge to the next
 column is straight; any other takes a lane, a horizontal line above or below the row that no other edge has between the
@@ -7,19 +7,23 @@ same columns. A label is between two columns on its own edge, so that labels do 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
 
-from matplotlib.path import Path as Outline
-from matplotlib.textpath import TextPath
+from PIL import ImageFont
 
 from ssl_adapt.adaptation.edge import EdgeSpec
 
-LABEL_PT, NODE_PT = 8, 9
-BOX_HEIGHT = 0.28
-INPUT_GAP, LANE_GAP = 0.9, 0.36
-SHORTEST_GAP, LABEL_MARGIN = 1.2, 0.85  # between columns, and what a label leaves there for bends and arrowheads
-BEND, HEAD, PORT_GAP = 0.4, 0.13, 0.1  # HEAD is an arrowhead's length, to which a line runs straight
+LABEL_PX, NODE_PX = 11, 12  # sizes of the fonts
+BOX_HEIGHT = 26.0
+INPUT_GAP, LANE_GAP = 80.0, 30.0
+SHORTEST_GAP, LABEL_MARGIN = 100.0, 70.0  # between columns, and what a label leaves there for bends and arrowheads
+BEND, HEAD, PORT_GAP = 26.0, 11.0, 10.0  # HEAD is an arrowhead's length, to which a line runs straight
+CURVE_POINTS = 12  # of the straight pieces that a curve becomes
+WIDEST_FONT = 1.2  # as wide as DejaVu Sans, which is wide, in terms of the font that is measured
 
 Point = tuple[float, float]
+Line = tuple[Point, ...]
 
 
 @dataclass(frozen=True)
@@ -38,7 +42,7 @@ class Arrow:
     """An edge's line, from its source to its target, and the middle of its label."""
 
     spec: EdgeSpec
-    line: Outline
+    line: Line
     label_at: Point
 
 
@@ -80,10 +84,10 @@ def lay_out_cell(specs: Sequence[EdgeSpec], labels: Mapping[str, str]) -> CellLa
     columns = {**dict.fromkeys(inputs, 0), **{node: 1 + index for index, node in enumerate(inner)}}
     heights = {node: ((len(inputs) - 1) / 2 - index) * INPUT_GAP for index, node in enumerate(inputs)}
     routes = _route(specs, columns, heights)
-    half_widths = {node: max(0.2, text_width(node, NODE_PT) / 2 + 0.1) for node in columns}
+    half_widths = {node: max(19.0, text_width(node, NODE_PX) / 2 + 9) for node in columns}
     gaps = [SHORTEST_GAP] * len(inner)
     for route in routes:
-        gaps[route.label_gap] = max(gaps[route.label_gap], text_width(labels[route.spec.name], LABEL_PT) + LABEL_MARGIN)
+        gaps[route.label_gap] = max(gaps[route.label_gap], text_width(labels[route.spec.name], LABEL_PX) + LABEL_MARGIN)
     places = [max(half_widths[node] for node in inputs)]
     for gap in gaps:
         places.append(places[-1] + gap)
@@ -102,7 +106,7 @@ def lay_out_cell(specs: Sequence[EdgeSpec], labels: Mapping[str, str]) -> CellLa
             line, height = _straight_line(source, target, sorted(entering).index(source.y), len(entering))
         arrows.append(Arrow(route.spec, line, (middle, height)))
     levels = [route.level for route in routes if route.lane] + [node.y for node in nodes.values()]
-    edge = BOX_HEIGHT / 2 + 0.05
+    edge = BOX_HEIGHT / 2 + 5
     return CellLayout(
         tuple(nodes.values()),
         tuple(arrows),
@@ -112,9 +116,16 @@ def lay_out_cell(specs: Sequence[EdgeSpec], labels: Mapping[str, str]) -> CellLa
     )
 
 
-def text_width(text: str, size_pt: float) -> float:
-    """The width of a text in inches."""
-    return float(TextPath((0, 0), text, size=size_pt).get_extents().width) / 72
+def text_width(text: str, size_px: float) -> float:
+    """The width of a text in pixels, in whatever sans-serif font it will be drawn: seldom less than there."""
+    return WIDEST_FONT * _font().getlength(text) * size_px / 100
+
+
+@cache
+def _font() -> ImageFont.FreeTypeFont:
+    font = ImageFont.load_default(100)
+    assert isinstance(font, ImageFont.FreeTypeFont)
+    return font
 
 
 def _order_nodes(specs: Sequence[EdgeSpec]) -> tuple[list[str], list[str]]:
@@ -149,17 +160,17 @@ def _route(specs: Sequence[EdgeSpec], columns: Mapping[str, int], heights: Mappi
     return routes
 
 
-def _straight_line(source: Node, target: Node, index: int, count: int) -> tuple[Outline, float]:
+def _straight_line(source: Node, target: Node, index: int, count: int) -> tuple[Line, float]:
     """From the right side of a box to the left side of the next, there as the `index`-th of `count`; its middle's y."""
     start = source.x + source.half_width, source.y
     end = target.x - target.half_width, (index - (count - 1) / 2) * PORT_GAP
     middle, neck = (start[0] + end[0]) / 2, (end[0] - HEAD, end[1])
-    points = [start, (middle, start[1]), (middle, end[1]), neck, end]
-    line = Outline(points, [Outline.MOVETO, *[Outline.CURVE4] * 3, Outline.LINETO])
-    return line, (start[1] + end[1]) / 2
+    if start[1] == end[1]:
+        return (start, end), end[1]
+    return (*_curve(start, (middle, start[1]), (middle, end[1]), neck), end), (start[1] + end[1]) / 2
 
 
-def _lane_line(route: _Route, routes: Sequence[_Route], source: Node, target: Node) -> Outline:
+def _lane_line(route: _Route, routes: Sequence[_Route], source: Node, target: Node) -> Line:
     """Up (or down) to the lane, along it, and back to the row; lines that share a box touch it side by side."""
     side = 1 if route.lane > 0 else -1
     level = route.level
@@ -173,16 +184,25 @@ def _lane_line(route: _Route, routes: Sequence[_Route], source: Node, target: No
     points: list[Point]
     if source.y:  # an input beside the row: from its right side
         start = source.x + source.half_width, source.y
-        turn = start[0] + 0.55
-        points = [start, (start[0] + 0.3, source.y), (turn - 0.3, level), (turn, level)]
-        codes = [Outline.MOVETO, *[Outline.CURVE4] * 3]
+        turn = start[0] + 48
+        points = _curve(start, (start[0] + 26, source.y), (turn - 26, level), (turn, level))
+        points = points if level != source.y else [start]
     else:
         x = source.x + _port(leaving.index(route), len(leaving), source, 1 if goes_back else 0)
-        points = [(x, side * BOX_HEIGHT / 2), (x, level - side * bend), (x, level), (x + bend, level)]
-        codes = [Outline.MOVETO, Outline.LINETO, *[Outline.CURVE3] * 2]
-    points += [(end_x - bend, level), (end_x, level), (end_x, level - side * bend), (end_x, side * BOX_HEIGHT / 2)]
-    codes += [Outline.LINETO, *[Outline.CURVE3] * 2, Outline.LINETO]
-    return Outline(points, codes)
+        points = [(x, side * BOX_HEIGHT / 2), *_curve((x, level - side * bend), (x, level), (x + bend, level))]
+    points += _curve((end_x - bend, level), (end_x, level), (end_x, level - side * bend))
+    return *points, (end_x, side * BOX_HEIGHT / 2)
+
+
+def _curve(*controls: Point) -> list[Point]:
+    """Points of the Bézier curve, its ends among them."""
+    curve = []
+    for index in range(CURVE_POINTS + 1):
+        left, share = list(controls), index / CURVE_POINTS
+        while len(left) > 1:  # de Casteljau's algorithm
+            left = [(x + share * (next_x - x), y + share * (next_y - y)) for (x, y), (next_x, next_y) in pairwise(left)]
+        curve.append(left[0])
+    return curve
 
 
 def _port(index: int, count: int, node: Node, half: int) -> float:

@@ -1,6 +1,6 @@
-"""The path of a drawing, as an option of commands, and whether one can be made."""
+"""The path of a drawing, as an option of commands."""
 
-from importlib.util import find_spec
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -10,27 +10,26 @@ from ssl_adapt.errors import UserError
 from ssl_adapt.recipe.values import Expected
 
 SUFFIXES = (".svg", ".png", ".pdf")
+CELL_SUFFIXES = (*SUFFIXES, ".dot", ".mmd")  # cells can be text too
 
 
-def _drawing_path(value: object) -> Path:
+def listed(suffixes: Sequence[str]) -> str:
+    """The suffixes in words."""
+    return f"{', '.join(suffixes[:-1])} or {suffixes[-1]}"
+
+
+def _path_with(suffixes: Sequence[str], value: object) -> Path:
     path = Path(value) if isinstance(value, str) and value else None
-    if path is None or not (path.is_dir() or (path.suffix in SUFFIXES and path.parent.is_dir())):
+    if path is None or not (path.is_dir() or (path.suffix in suffixes and path.parent.is_dir())):
         raise UserError("not the path of a drawing")
     return path
 
 
-def check_can_draw() -> None:
-    """Matplotlib, which is an extra, is installed.
-
-    Raises:
-        UserError: it is not; the message says what to type.
-    """
-    if find_spec("matplotlib") is None:
-        raise UserError("drawings need matplotlib, which is not installed: pip install 'ssl-adapt[report]'")
+def _told(suffixes: Sequence[str]) -> Expected:
+    return Expected(f"{listed(suffixes)} file in a folder that exists, or a folder")
 
 
 DrawingPath = Annotated[
-    Path,
-    BeforeValidator(_drawing_path),
-    Expected(f"{', '.join(SUFFIXES[:-1])} or {SUFFIXES[-1]} file in a folder that exists, or a folder"),
-]
+    Path, BeforeValidator(lambda value: _path_with(CELL_SUFFIXES, value)), _told(CELL_SUFFIXES)
+]  # of cells
+PlotPath = Annotated[Path, BeforeValidator(lambda value: _path_with(SUFFIXES, value)), _told(SUFFIXES)]

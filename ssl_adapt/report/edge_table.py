@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from rich.console import Console
@@ -138,6 +138,14 @@ def print_network(network: NetworkTable, console: Console) -> None:
     )
 
 
+class Flow(NamedTuple):
+    """What an edge was called with, a tensor first, and its output."""
+
+    inputs: tuple[Any, ...]
+    keywords: dict[str, Any]
+    output: Tensor
+
+
 class _Read(nn.Module):
     """A none operation that is called even where its node would skip it, to find its shapes."""
 
@@ -149,12 +157,13 @@ class _Read(nn.Module):
         return cast(Tensor, self.zero(*inputs, **keywords))
 
 
-def _flows(network: nn.Module, specs: Sequence[EdgeSpec], image: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Input and output of each edge that is computed, by name, on the meta device."""
-    flows: dict[str, tuple[Tensor, Tensor]] = {}
+def _flows(network: nn.Module, specs: Sequence[EdgeSpec], image: Tensor) -> dict[str, Flow]:
+    """What each edge that is computed gets and gives, by name, on the meta device."""
+    flows: dict[str, Flow] = {}
     hooks = [
         network.get_submodule(spec.name).register_forward_hook(
-            lambda _, inputs, output, name=spec.name: flows.update({name: (inputs[0], output)})
+            lambda _, inputs, keywords, output, name=spec.name: flows.update({name: Flow(inputs, keywords, output)}),
+            with_kwargs=True,
         )
         for spec in specs
     ]
@@ -169,7 +178,7 @@ def _create_row(
     spec: EdgeSpec,
     architecture: Architecture,
     module: nn.Module,
-    flow: tuple[Tensor, Tensor] | None,
+    flow: Flow | None,
     is_computed: bool,
 ) -> EdgeRow:
     choice, parameters = architecture.edges[spec.name], count_parameters(module)
@@ -179,10 +188,10 @@ def _create_row(
         spec.operation,
         spec.operation if choice == "original" else choice,
         choice,
-        tuple(flow[0].shape[1:]) if flow else None,
-        tuple(flow[1].shape[1:]) if flow else None,
+        tuple(flow.inputs[0].shape[1:]) if flow else None,
+        tuple(flow.output.shape[1:]) if flow else None,
         parameters,
-        count_macs(module, flow[0]) if flow and is_computed and parameters else 0,
+        count_macs(module, *flow.inputs, **flow.keywords) if flow and is_computed and parameters else 0,
         group_name(spec, "full", architecture.shape_change),
         group_name(spec, "cell", architecture.shape_change),
     )

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -84,11 +83,10 @@ def _write_folder(
 
 
 def _draw(network: nn.Module, folder: Path) -> str | None:
-    """The name of the drawing of the cells, or None where there are no edges, or no matplotlib."""
+    """The name of the drawing of the cells, or None where there are no edges."""
     config: Any = network.pretrained_cfg
     channels, height, width = config["input_size"]
-    is_drawable = isinstance(network, Adaptable) and channels == 3 and height == width
-    if not is_drawable or find_spec("matplotlib") is None:
+    if not (isinstance(network, Adaptable) and channels == 3 and height == width):
         return None
     draw_network(describe_network(network, height), folder / DRAWING)
     return DRAWING

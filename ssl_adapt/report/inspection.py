@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +11,13 @@ from torch import nn
 
 from ssl_adapt.adaptation.architecture import Architecture
 from ssl_adapt.adaptation.edge import Adaptable
-from ssl_adapt.backbones.adaptable import NAME as ADAPTABLE
 from ssl_adapt.backbones.adaptable import adaptable
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.frozen_network import LOCAL, find_network, input_size_px, load_network
 from ssl_adapt.export.check import build_on_meta, check_arguments
 from ssl_adapt.json_text import read_text
+from ssl_adapt.report.distinct_cells import drawn_one_by_one
+from ssl_adapt.report.drawings import draw_architecture
 from ssl_adapt.report.edge_table import NetworkTable
 
 
@@ -42,11 +42,7 @@ def load_for_inspection(given: Mapping[str, Any]) -> tuple[nn.Module, int]:
 
 def draw_network(network: NetworkTable, path: Path) -> None:
     """Draw the distinct cells into the file, or as `cells.svg` and `cells.png` into the folder."""
-    from ssl_adapt.report.drawings import draw_architecture  # with matplotlib, an extra
-
-    specs = network.specs
-    if network.architecture.model == ADAPTABLE:  # its edges follow one another, and no node lies between
-        specs = tuple(replace(spec, cell=spec.name) for spec in specs)
+    specs = drawn_one_by_one(network.architecture.model, network.specs)
     for file in (path / "cells.svg", path / "cells.png") if path.is_dir() else (path,):
         draw_architecture(specs, network.architecture, file, title=network.model)
 

@@ -12,8 +12,9 @@ from rich.console import Console
 from script_calls import Output, run_script
 
 from ssl_adapt import Architecture, apply_architecture, export_timm
-from ssl_adapt.report.cell_layout import BOX_HEIGHT, LABEL_PT, lay_out_cell, text_width
-from ssl_adapt.report.drawings import CHANGED, draw_architecture, draw_cells
+from ssl_adapt.report.cell_chart import CHANGED
+from ssl_adapt.report.cell_layout import BOX_HEIGHT, LABEL_PX, lay_out_cell, text_width
+from ssl_adapt.report.drawings import draw_architecture, draw_cells
 from ssl_adapt.report.edge_table import describe_network, print_network
 from ssl_adapt.report.inspection import draw_network, load_for_inspection
 
@@ -77,6 +78,13 @@ def test_edges_that_nothing_reads_cost_nothing():
     assert sum(row.macs for row in network.rows) + stem + preprocessing == network.macs
 
 
+def test_blocks_that_take_more_than_one_tensor_are_counted():
+    """A block of a network of ours is given the output of the block before the last too."""
+    network = describe_network(timm.create_model("resnet20", width=4, layers=(2, 2), granularity="branch"), 16)
+    assert {row.name for row in network.rows} == {"layer1.0", "layer1.1", "layer2.1"}
+    assert network.rows[0].macs == 2 * 4 * 4 * 9 * 16**2
+
+
 def test_table_names_what_changed_and_fits_the_terminal():
     model = timm.create_model("resnet50_cifar")
     edges = {spec.name: "original" for spec in model.edge_specs()} | {"layer4.2.conv2": "identity"}
@@ -136,7 +144,7 @@ def test_no_labels_or_boxes_overlap(name):
             layout = lay_out_cell(edges, labels)
             boxes = [(node.x, node.y, node.half_width, BOX_HEIGHT / 2) for node in layout.nodes]
             boxes += [
-                (*arrow.label_at, text_width(labels[arrow.spec.name], LABEL_PT) / 2, LABEL_PT / 144)
+                (*arrow.label_at, text_width(labels[arrow.spec.name], LABEL_PX) / 2, LABEL_PX / 2)
                 for arrow in layout.arrows
             ]
             assert len(boxes) == len({s.source for s in edges} | {s.target for s in edges}) + len(edges)
@@ -203,7 +211,7 @@ def test_architectures_without_an_export(tmp_path):
     [
         (["model=resnet2"], "unknown model 'resnet2'"),
         (["model=resnet20", "edges=layer1.*"], "declares its own edges"),
-        (["model=resnet20", "drawing=a.bmp"], "drawing: got 'a.bmp', expected .svg, .png or .pdf file"),
+        (["model=resnet20", "drawing=a.bmp"], "drawing: got 'a.bmp', expected .svg, .png, .pdf, .dot or .mmd file"),
         ([f"model={__file__}"], "type the architecture.json of a run"),
         (["model=resnet20", 'args={"block": "x"}'], "block='x' is not one of"),
     ],
