@@ -13,8 +13,8 @@ from ssl_adapt.page.page_section import PageFigure, create_figure
 
 MOST_IN_MATRIX = 30  # classes; of more, the most confused pairs are listed
 MOST_WITH_COUNTS = 12  # classes whose counts have room in the matrix
-MOST_ROWS = 40  # classes in the chart of scores; of more, the best and the worst
-PAIRS = 20
+MOST_ROWS = 24  # classes in the chart of scores; of more, the best and the worst
+PAIRS = 12
 ROW_PX = 22
 
 
@@ -74,7 +74,15 @@ def score_figure(scores: Sequence[ClassScore]) -> PageFigure:
     shown = [*scores[: MOST_ROWS // 2], *scores[MOST_ROWS // 2 :][-MOST_ROWS // 2 :]]
     note = "" if len(shown) == len(scores) else f"The best and the worst {MOST_ROWS // 2} of {len(scores):,} classes. "
     values = [
-        {"class": s.name, "share": s.share, "low": s.low, "high": s.high, "right": s.right, "of": s.images}
+        {
+            "class": s.name,
+            "share": s.share,
+            "low": s.low,
+            "high": s.high,
+            "right": s.right,
+            "of": s.images,
+            "words": f"{s.name}: {s.share:.1%} of {s.images:,} images, interval {s.low:.1%} to {s.high:.1%}",
+        }
         for s in shown
     ]
     order = altair.Scale(domain=[s.name for s in shown])
@@ -88,8 +96,10 @@ def score_figure(scores: Sequence[ClassScore]) -> PageFigure:
     )  # fmt: skip
     share = altair.X("low:Q", title="images predicted right", axis=altair.Axis(format="%", tickCount=5))
     chart = altair.layer(
-        base.mark_rule(color=ACCENT, strokeWidth=2, opacity=0.6).encode(share.scale(domain=[0, 1]), x2="high:Q"),
-        base.mark_point(color=ACCENT, filled=True, size=60, opacity=1).encode(x="share:Q"),
+        base.mark_rule(color=ACCENT, strokeWidth=2, opacity=0.6, aria=False).encode(
+            share.scale(domain=[0, 1]), x2="high:Q"
+        ),
+        base.mark_point(color=ACCENT, filled=True, size=60, opacity=1).encode(x="share:Q", description="words:N"),
     )
     best, worst = scores[0], scores[-1]
     return create_figure(

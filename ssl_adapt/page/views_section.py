@@ -9,7 +9,7 @@ from ssl_adapt.page.view_words import describe_mixup, describe_view
 from ssl_adapt.recipe import SupervisedSection
 from ssl_adapt.runs.run_record import RunRecord
 
-ROUNDS = ("", ", again", ", once more", ", and again")
+EPOCHS = ("one epoch", "another epoch", "a third", "a fourth")
 
 
 def views_section(run: RunRecord) -> PageSection:
@@ -41,11 +41,14 @@ def _pictures(run: RunRecord) -> dict[str, Any]:
     from ssl_adapt.page.picture import LOSSLESS, picture_uri
 
     drawn, count = draw_views(run), run.recipe.objective.views_per_image
-    columns = [f"view {number % count + 1}{ROUNDS[number // count]}" for number in range(len(drawn.views))]
+    columns = [
+        EPOCHS[number] if count == 1 else f"view {number % count + 1}, {EPOCHS[number // count]}"
+        for number in range(len(drawn.views))
+    ]
     rows = []
     for row, name in enumerate(drawn.classes):
         label = f"training image {row + 1}" + (f", of class {name}" if name else "")
-        alts = [label, *(f"{column} of image {row + 1}" for column in columns)]
+        alts = [label, *(f"image {row + 1}, {column}" for column in columns)]
         images = [drawn.images[row], *(view[row] for view in drawn.views)]
         rows.append([(picture_uri(pixels, LOSSLESS), alt) for pixels, alt in zip(images, alts, strict=True)])
     return {"columns": columns, "rows": rows}

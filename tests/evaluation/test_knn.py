@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from lightly.utils.benchmarking import knn_predict
 from torch import Tensor
 
-from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn, predict_classes
+from ssl_adapt.evaluation.knn import KnnResult, evaluate_knn
 from ssl_adapt.evaluation.neighbour_search import QUERIES_PER_SEARCH
 from ssl_adapt.evaluation.protocol import PRESETS, KnnProtocol
 
@@ -293,18 +293,3 @@ def test_errors_say_what_is_wrong() -> None:
         with pytest.raises(ValueError, match=message):
             evaluate_knn(*arguments)
     assert len(cases) == 11
-
-
-@pytest.mark.parametrize("protocol", [replace(EXP, k=9), replace(MAJORITY, k=9)])
-def test_predicted_classes_are_those_that_the_score_counts(protocol: KnnProtocol) -> None:
-    generator = torch.Generator().manual_seed(0)
-    bank, queries = (torch.randn(count, 3, generator=generator) for count in (60, QUERIES_PER_SEARCH + 88))
-    labels, query_labels = (torch.randint(-2, 3, (len(rows),), generator=generator) for rows in (bank, queries))
-    predicted = predict_classes(bank, labels, queries, protocol)
-    result = evaluate_knn(bank, labels, queries, query_labels, protocol)
-    assert 0 < result.top1 < 1
-    assert (predicted == query_labels).double().mean().item() == result.top1
-    for label, share in result.per_class.items():
-        assert (predicted == label)[query_labels == label].double().mean().item() == share
-    with pytest.raises(ValueError, match="1 of 60 bank features are not finite"):
-        predict_classes(bank.index_fill(0, torch.tensor([4]), torch.nan), labels, queries, protocol)

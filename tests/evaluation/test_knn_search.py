@@ -11,7 +11,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from ssl_adapt.evaluation.knn import evaluate_knn
+from ssl_adapt.evaluation.knn import evaluate_knn, predict_classes
 from ssl_adapt.evaluation.neighbour_search import (
     MISSING,
     QUERIES_PER_SEARCH,
@@ -154,3 +154,18 @@ def test_queries_are_searched_in_chunks() -> None:
         chunks = list(iterate(index, classes, queries, 3))
         assert [len(chunk.classes) for chunk in chunks] == [QUERIES_PER_SEARCH, QUERIES_PER_SEARCH, 7]
         assert torch.equal(torch.cat([chunk.classes for chunk in chunks]), (queries @ bank.T).topk(3, dim=1).indices)
+
+
+@pytest.mark.parametrize("protocol", [replace(EXP, k=9), replace(MAJORITY, k=9)])
+def test_predicted_classes_are_those_that_the_score_counts(protocol: KnnProtocol) -> None:
+    generator = torch.Generator().manual_seed(0)
+    bank, queries = (torch.randn(count, 3, generator=generator) for count in (60, QUERIES_PER_SEARCH + 88))
+    labels, query_labels = (torch.randint(-2, 3, (len(rows),), generator=generator) for rows in (bank, queries))
+    predicted = predict_classes(bank, labels, queries, protocol)
+    result = evaluate_knn(bank, labels, queries, query_labels, protocol)
+    assert 0 < result.top1 < 1
+    assert (predicted == query_labels).double().mean().item() == result.top1
+    for label, share in result.per_class.items():
+        assert (predicted == label)[query_labels == label].double().mean().item() == share
+    with pytest.raises(ValueError, match="1 of 60 bank features are not finite"):
+        predict_classes(bank.index_fill(0, torch.tensor([4]), torch.nan), labels, queries, protocol)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from image_folders import write_images
+from page_runs import ALERT, QUOTED, hostile_run, with_recipe
 from short_runs import SUPERVISED, TINY, run
 
 from ssl_adapt.evaluation.accuracy import wilson_interval
@@ -21,12 +22,10 @@ from ssl_adapt.page.measure_features import Features, find_neighbours
 from ssl_adapt.page.page_section import PageSection
 from ssl_adapt.page.views_section import views_section
 from ssl_adapt.page.write_page import create_sections, render_page
-from ssl_adapt.recipe import load_recipe, save_recipe
 from ssl_adapt.runs.run_record import read_run
 
 SHORT = ["train.epochs=1", "adapt=null", "data.workers=0"]
 FEW = ["data.train_images=320", "data.batch_size=160"]
-ALERT, QUOTED = "<script>alert(1)</script>", 'it\'s "a" <b>'
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +38,6 @@ def ssl_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(autouse=True)
 def _small_map(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(feature_content, "MAP_IMAGES", 40)
-
-
-def with_recipe(ssl_run: Path, folder: Path, *arguments: str) -> Path:
-    """A run with the export of another, and that one's recipe with other values."""
-    shutil.copytree(ssl_run / "export", folder / "export")
-    own = [f"recipe={ssl_run / 'recipe.yaml'}", f"run.dir={folder}", *arguments]
-    save_recipe(load_recipe(own), folder / "recipe.yaml")
-    return folder
 
 
 def measure(folder: Path) -> Features:
@@ -199,13 +190,8 @@ class Elements(HTMLParser):
 
 
 def test_hostile_names_are_text(ssl_run: Path, tmp_path: Path) -> None:
-    names = [f"{number} {QUOTED}.png" for number in range(16)]
-    write_images(tmp_path, *names)
-    rows = [(name, (ALERT, QUOTED)[number % 2], "train" if number < 8 else "test") for number, name in enumerate(names)]
-    quoted = [",".join('"' + value.replace('"', '""') + '"' for value in row) for row in rows]
-    (tmp_path / "list.csv").write_text("\n".join(["path,label,split", *quoted]), encoding="utf-8")
-    overrides = ["data.name=csv", f"data.root={tmp_path / 'list.csv'}", "data.batch_size=4", "knn.k=3"]
-    run_record = read_run(with_recipe(ssl_run, tmp_path / "a", *overrides))
+    names, folder = hostile_run(ssl_run, tmp_path)
+    run_record = read_run(folder)
     sections = [features_section(run_record), views_section(run_record)]
     assert [section.values["problem"] for section in sections] == ["", ""]
     page = render_page(QUOTED, sections)
@@ -244,5 +230,5 @@ def test_many_classes_are_pairs_and_the_best_and_worst_scores() -> None:
     assert (scores[-1].name, scores[-1].share) == ("class 0", 0.25)
     assert (scores[-1].low, scores[-1].high) == wilson_interval(0.25, 4)
     figure = score_figure(scores)
-    assert figure.note.startswith("The best and the worst 20 of 60 classes.")
-    assert len(values_of(PageSection("a", "a", {}, [figure]), figure.name)) == 40
+    assert figure.note.startswith("The best and the worst 12 of 60 classes.")
+    assert len(values_of(PageSection("a", "a", {}, [figure]), figure.name)) == 24

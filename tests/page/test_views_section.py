@@ -62,10 +62,12 @@ def test_mixup_is_seen(tmp_path: Path) -> None:
 def test_the_section_has_a_row_for_each_image(tmp_path: Path, recipe: str) -> None:
     run = record(tmp_path / "a", f"recipe={recipe}", "data.name=digits", "data.image_px=8", "data.workers=0")
     values = views_section(run).values
-    assert values["columns"] == ["view 1", "view 2", "view 1, again", "view 2, again"]
+    assert values["columns"] == [
+        "view 1, one epoch", "view 2, one epoch", "view 1, another epoch", "view 2, another epoch"
+    ]  # fmt: skip
     assert [len(row) for row in values["rows"]] == [5] * 8
     assert values["rows"][0][0][1].startswith("training image 1, of class ")
-    assert values["rows"][0][3][1] == "view 1, again of image 1"
+    assert values["rows"][0][3][1] == "image 1, view 1, another epoch"
     assert len(values["chains"]) == len(run.recipe.views)
 
 
