@@ -14,7 +14,7 @@ from ssl_adapt.page.page_section import FigureTable, PageFigure, PageSection, cr
 from ssl_adapt.page.recipe_lines import recipe_lines
 from ssl_adapt.page.run_costs import (
     final_cost,
-    plain_cost,
+    first_cost,
     read_architecture,
     seconds_by_part,
     training_seconds,
@@ -126,10 +126,10 @@ def _tiles(run: RunRecord) -> list[Tile]:
     if architecture is not None:
         tiles.append(Tile("edges changed", f"{len(architecture.changed)} of {len(architecture.edges)}"))
     if cost is not None:
-        plain = plain_cost(run)
+        began = first_cost(run)
         for what, now, was in (
-            ("parameters", cost.parameters, plain and plain.parameters),
-            ("multiply-adds", cost.macs, plain and plain.macs),
+            ("parameters", cost.parameters, began and began.parameters),
+            ("multiply-adds", cost.macs, began and began.macs),
         ):
             tiles.append(Tile(what, short_number(now), _compared(now, was)))
     if seconds := training_seconds(run):
