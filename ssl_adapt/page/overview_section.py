@@ -192,7 +192,7 @@ def _score_figure(run: RunRecord) -> PageFigure | None:
         f"{name} of the network before, during and after the run.", chart,
         f"{bars_mean if images else ''}Measured: {run.result.get('protocol', 'as the recipe says')}.",
         height_px=30 + 24 * len(rows),
-        table=FigureTable(("", "top-1", "95 % from", "to"), [
+        table=FigureTable(("when", "top-1", "95 % from", "to"), [
             (row["name"], *(f"{row[key]:.2%}" for key in ("score", "low", "high"))) for row in rows
         ]),
     )  # fmt: skip
@@ -220,7 +220,7 @@ def _time_figure(run: RunRecord) -> PageFigure | None:
     return create_figure(
         "time-by-part", "Where the time went", "The time of the run by part: waiting for images, views, weights, theta "
         "and evaluation.", chart, f"Parts of a step as in the {timed:,} steps that were timed; start and export aside.",
-        height_px=30 + 28 * len(rows), table=FigureTable(("", "time, share"), _time_rows(rows)),
+        height_px=30 + 28 * len(rows), table=FigureTable(("part", "time, share"), _time_rows(rows)),
     )  # fmt: skip
 
 
