@@ -183,7 +183,7 @@ def _crosshair(curve: Curve, base: altair.Chart, series: Sequence[str]) -> list[
 
 def _y(curve: Curve, name: str = "value") -> altair.Y:
     scale = altair.Scale(type="log") if curve.is_log else altair.Scale(zero=False)
-    return altair.Y(f"{name}:Q").scale(scale).axis(format=curve.form, tickCount=5).title(None)
+    return altair.Y(f"{name}:Q").scale(scale).axis(format=curve.form, tickCount=5, grid=not curve.is_log).title(None)
 
 
 def _in_words(curve: Curve, name: str) -> str:

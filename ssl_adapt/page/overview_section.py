@@ -14,7 +14,7 @@ from ssl_adapt.page.page_section import FigureTable, PageFigure, PageSection, cr
 from ssl_adapt.page.recipe_lines import recipe_lines
 from ssl_adapt.page.run_costs import (
     final_cost,
-    plain_cost,
+    first_cost,
     read_architecture,
     seconds_by_part,
     training_seconds,
@@ -126,10 +126,10 @@ def _tiles(run: RunRecord) -> list[Tile]:
     if architecture is not None:
         tiles.append(Tile("edges changed", f"{len(architecture.changed)} of {len(architecture.edges)}"))
     if cost is not None:
-        plain = plain_cost(run)
+        began = first_cost(run)
         for what, now, was in (
-            ("parameters", cost.parameters, plain and plain.parameters),
-            ("multiply-adds", cost.macs, plain and plain.macs),
+            ("parameters", cost.parameters, began and began.parameters),
+            ("multiply-adds", cost.macs, began and began.macs),
         ):
             tiles.append(Tile(what, short_number(now), _compared(now, was)))
     if seconds := training_seconds(run):
@@ -192,7 +192,7 @@ def _score_figure(run: RunRecord) -> PageFigure | None:
         f"{name} of the network before, during and after the run.", chart,
         f"{bars_mean if images else ''}Measured: {run.result.get('protocol', 'as the recipe says')}.",
         height_px=30 + 24 * len(rows),
-        table=FigureTable(("", "top-1", "95 % from", "to"), [
+        table=FigureTable(("when", "top-1", "95 % from", "to"), [
             (row["name"], *(f"{row[key]:.2%}" for key in ("score", "low", "high"))) for row in rows
         ]),
     )  # fmt: skip
@@ -220,7 +220,7 @@ def _time_figure(run: RunRecord) -> PageFigure | None:
     return create_figure(
         "time-by-part", "Where the time went", "The time of the run by part: waiting for images, views, weights, theta "
         "and evaluation.", chart, f"Parts of a step as in the {timed:,} steps that were timed; start and export aside.",
-        height_px=30 + 28 * len(rows), table=FigureTable(("", "time, share"), _time_rows(rows)),
+        height_px=30 + 28 * len(rows), table=FigureTable(("part", "time, share"), _time_rows(rows)),
     )  # fmt: skip
 
 

@@ -37,14 +37,21 @@ def read_export_config(folder: Path) -> Mapping[str, Any]:
 
 def final_cost(run: RunRecord) -> NetworkCost | None:
     """Of the network that the run ended with, or fixed; None before that."""
-    for found in (run.result, run.last("fix") or {}):
-        if isinstance(found.get("parameters"), int) and isinstance(found.get("macs"), int):
-            return NetworkCost(found["parameters"], found["macs"])
-    return None
+    return _recorded_cost(run.result) or _recorded_cost(run.last("fix") or {})
 
 
-def plain_cost(run: RunRecord) -> NetworkCost | None:
-    """Of the network without what the run changed; None if it changed nothing, or can't be told."""
+def first_cost(run: RunRecord) -> NetworkCost | None:
+    """Of the network that the run began with; None if that can't be told."""
+    return next((_recorded_cost(event) for event in run.of("start") if event["step"] == 0), None) or _plain_cost(run)
+
+
+def _recorded_cost(values: Mapping[str, Any]) -> NetworkCost | None:
+    parameters, macs = values.get("parameters"), values.get("macs")
+    return NetworkCost(parameters, macs) if isinstance(parameters, int) and isinstance(macs, int) else None
+
+
+def _plain_cost(run: RunRecord) -> NetworkCost | None:
+    """Of the network without its changes, for runs that did not record it; None if it has none, or can't be told."""
     architecture, config = read_architecture(run.folder), read_export_config(run.folder)
     if architecture is None or not architecture.changed or not isinstance(config.get("num_classes"), int):
         return None

@@ -8,7 +8,7 @@ import pytest
 
 from ssl_adapt.page.overview_section import find_warnings, how_it_ended, overview_section, short_number
 from ssl_adapt.page.recipe_lines import recipe_lines
-from ssl_adapt.page.run_costs import NetworkCost, plain_cost, seconds_by_part
+from ssl_adapt.page.run_costs import NetworkCost, first_cost, seconds_by_part
 from ssl_adapt.recipe import load_recipe, save_recipe
 from ssl_adapt.runs.run_record import RunRecord, read_run
 
@@ -127,14 +127,23 @@ def test_the_network_before_is_that_without_the_changes(tmp_path: Path) -> None:
         "version": 1, "model": "resnet20", "model_args": model_args, "shape_change": "pad", "edges": edges,
     }  # fmt: skip
     run = write_run(tmp_path / "a", architecture=architecture, arguments=("data.image_px=8",))
-    assert plain_cost(run) is None, "the number of classes is not known before the export"
+    assert first_cost(run) is None, "the number of classes is not known before the export"
     (tmp_path / "a/export").mkdir()
     (tmp_path / "a/export/config.json").write_text('{"num_classes": 0}')
     # the stem of 3 to 4 channels, two convolutions of 4 to 4, all of 3 x 3, and three BatchNorms of 2 x 4
-    assert plain_cost(run) == NetworkCost(108 + 2 * 144 + 3 * 8, 64 * (108 + 2 * 144))
+    assert first_cost(run) == NetworkCost(108 + 2 * 144 + 3 * 8, 64 * (108 + 2 * 144))
     changed = {**architecture, "edges": dict.fromkeys(edges, "original")}
     (tmp_path / "a/architecture.json").write_text(json.dumps(changed))
-    assert plain_cost(run) is None, "nothing changed"
+    assert first_cost(run) is None, "nothing changed"
+
+
+def test_the_network_before_is_that_of_the_start_where_it_was_recorded(tmp_path: Path) -> None:
+    starts = [{"event": "start", "step": step, "parameters": 100 + step, "macs": 7} for step in (0, 9)]
+    assert first_cost(write_run(tmp_path / "a", *starts)) == NetworkCost(100, 7)
+    section = overview_section(write_run(tmp_path / "b", *starts, result={"parameters": 50, "macs": 7}))
+    assert section.values["tiles"] == [
+        ("parameters", "50", "100 before, -50.0%"), ("multiply-adds", "7", "as before"),
+    ]  # fmt: skip
 
 
 def test_facts_are_what_is_known_and_nothing_else(tmp_path: Path) -> None:
