@@ -17,6 +17,7 @@ from ssl_adapt.evaluation.protocol import PRESETS, PresetName
 from ssl_adapt.recipe import available_recipes
 
 SCRIPT_OF = {"knn": "knn_eval", "inspect": "inspect_network", "nat": "nat_search"}  # the others have the same name
+WITHOUT_SCRIPT = ("recipes", "runs", "compare")  # they need no launcher and no torch
 WRONG = {  # command: a wrong key and a wrong value, each with what is said
     "bench": [
         (["repeat=9"], "unknown key 'repeat'; did you mean 'repeats'?"),
@@ -149,7 +150,7 @@ def test_without_a_command_they_are_listed_and_without_arguments_a_command_says_
     given = answers(calls)
     assert given[:3] == [(0, HELP, "")] * 3
     assert all(f"\n  {name} " in HELP for name in COMMANDS)
-    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 17
+    assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 19
     for call, (code, out, err) in zip(calls[3:], given[3:], strict=True):
         assert (code, err) == (0, "")
         assert out.startswith(f"usage: ssl-adapt {call[0]} "), "the commands but two need to be told something"
@@ -180,7 +181,7 @@ def test_a_package_without_its_checkout_says_so(tmp_path):
 
 
 def test_scripts_are_the_commands():
-    names = {SCRIPT_OF.get(name, name): name for name in COMMANDS if name != "recipes"}
+    names = {SCRIPT_OF.get(name, name): name for name in COMMANDS if name not in WITHOUT_SCRIPT}
     assert sorted(names) == sorted(path.stem for path in SCRIPTS.glob("*.py"))
     for script, name in names.items():
         lines = (SCRIPTS / f"{script}.py").read_text().splitlines()
