@@ -146,14 +146,14 @@ def test_help_and_mistyped_arguments_are_answered_without_torch():
 
 
 def test_without_a_command_they_are_listed_and_without_arguments_a_command_says_what_it_takes():
-    calls = [[], ["--help"], ["-h"], *([name] for name in COMMANDS if name not in ("bench", "recipes"))]
+    calls = [[], ["--help"], ["-h"], *([name] for name in COMMANDS if name not in ("bench", "recipes", "runs"))]
     given = answers(calls)
     assert given[:3] == [(0, HELP, "")] * 3
     assert all(f"\n  {name} " in HELP for name in COMMANDS)
     assert len(HELP.splitlines()) == 3 + len(COMMANDS) == 19
     for call, (code, out, err) in zip(calls[3:], given[3:], strict=True):
         assert (code, err) == (0, "")
-        assert out.startswith(f"usage: ssl-adapt {call[0]} "), "the commands but two need to be told something"
+        assert out.startswith(f"usage: ssl-adapt {call[0]} "), "the commands but three need to be told something"
 
 
 def test_recipes_are_listed_and_printed():

@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -27,6 +28,13 @@ def run(folder: Path, *arguments: str, base: list[str] = TINY) -> Path | None:
     overridden = {argument.partition("=")[0] for argument in arguments}
     kept = [argument for argument in base if argument.partition("=")[0] not in overridden]
     return pretrain(load_recipe([*kept, f"run.dir={folder}", *arguments]))
+
+
+def run_in_parts(go: Callable[..., Path | None], stops: Iterable[int]) -> None:
+    """A run by `go(*arguments)` that stops after each of these epochs, and goes on from there; then to its end."""
+    for stop in stops:
+        assert go(f"run.stop_after_epochs={stop}", "run.resume=auto") is None
+    assert go("run.resume=auto") is not None
 
 
 def events(folder: Path, name: str | None = None) -> list[dict]:

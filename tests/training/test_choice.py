@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -200,12 +201,10 @@ def test_the_optimiser_remembers_through_all_rounds_what_is_left(whole):
 
 
 @pytest.mark.exactness
-@pytest.mark.parametrize("stop", [1, 2, 3, 4])
-def test_rounds_resume_to_the_bit(tmp_path, whole, stop):
+def test_rounds_resume_to_the_bit(tmp_path, whole):
     """Stopped within an annealing, before a choice, between two rounds, and before the last fix."""
     parts = tmp_path / "parts"
-    assert run(parts, "byol", *ROUNDS, f"run.stop_after_epochs={stop}") is None
-    run(parts, "byol", *ROUNDS, "run.resume=auto")
+    short_runs.run_in_parts(partial(run, parts, "byol", *ROUNDS), (1, 2, 3, 4))
     assert_same_weights(whole, parts)
     assert timeless_events(whole) == timeless_events(parts)
 

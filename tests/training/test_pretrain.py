@@ -1,13 +1,13 @@
 """The loop, end to end on the embedded digits: stages, resume to the bit, inputs of all kinds, errors."""
 
 import json
-from pathlib import Path
+from functools import partial
 
 import pytest
 import timm
 import torch
 from image_folders import write_noise
-from short_runs import assert_same_weights, events, run, timeless, timeless_events, weights
+from short_runs import assert_same_weights, events, run, run_in_parts, timeless, timeless_events, weights
 
 from ssl_adapt import Architecture, load_recipe, pretrain
 from ssl_adapt.training.optimizers import keep_only
@@ -65,22 +65,12 @@ BOTTLENECKS = ["model.name=resnet50_cifar", "model.args={width: 4, layers: [1, 2
 INTERRUPTED = [*ANNEAL, *FEW_IMAGES, *BOTTLENECKS, "adapt.shape_change=project", "adapt.theta_batch=next"]
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory) -> Path:
-    """The folder of the run that nothing interrupts."""
-    folder = tmp_path_factory.mktemp("whole") / "run"
-    run(folder, *INTERRUPTED)
-    return folder
-
-
 @pytest.mark.exactness
-@pytest.mark.parametrize("stop", [1, 2, 3, 4])
-def test_stopped_and_resumed_equals_uninterrupted(tmp_path, whole, stop):
-    """N + M epochs = N, stop, resume, M to the bit: in the architecture stage, at its end, annealing, after the fix."""
-    parts = tmp_path / "parts"
-    assert run(parts, *INTERRUPTED, f"run.stop_after_epochs={stop}") is None
-    assert not (parts / "export").exists()
-    run(parts, *INTERRUPTED, "run.resume=auto")
+def test_stopped_and_resumed_equals_uninterrupted(tmp_path):
+    """To the bit, though it stops in the architecture stage, at its end, while annealing, and after the fix."""
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    run(whole, *INTERRUPTED)
+    run_in_parts(partial(run, parts, *INTERRUPTED), (1, 2, 3, 4))
     assert_same_weights(whole, parts)
     architectures = [(folder / "architecture.json").read_text() for folder in (whole, parts)]
     assert architectures[0] == architectures[1]
@@ -116,9 +106,9 @@ def test_the_optimizer_forgets_what_is_gone():
 
 
 def test_a_finished_run_can_be_resumed_and_only_exports_again(tmp_path):
-    run(tmp_path / "a")
+    run(tmp_path / "a", *FEW_IMAGES)
     before = weights(tmp_path / "a")
-    run(tmp_path / "a", "run.resume=auto")
+    run(tmp_path / "a", *FEW_IMAGES, "run.resume=auto")
     assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "a").items())
 
 
@@ -135,7 +125,8 @@ def test_a_finished_run_can_be_resumed_and_only_exports_again(tmp_path):
     ],
 )
 def test_every_option_runs_and_exports(tmp_path, arguments):
-    assert run(tmp_path / "a", "train.max_steps=6", *[a for a in arguments if "max_steps" not in a]) is not None
+    few = ["data.train_images=400", "train.max_steps=6"]
+    assert run(tmp_path / "a", *few, *[a for a in arguments if "max_steps" not in a]) is not None
     expected = [] if "adapt=null" in arguments else ["architecture.json"]
     assert [path.name for path in (tmp_path / "a").glob("architecture.json")] == expected
 
@@ -149,7 +140,8 @@ def test_original_and_adapted_start_from_the_same_weights(tmp_path):
 
 
 def test_a_plain_timm_model_trains_without_adaptation(tmp_path):
-    arguments = ["model.name=resnet10t", "model.args={stem_width: 8}", "data.image_px=32", "train.max_steps=2"]
+    arguments = ["model.name=resnet10t", "model.args={stem_width: 8}", "data.image_px=32", "data.train_images=256"]
+    arguments += ["train.max_steps=2"]
     assert run(tmp_path / "a", "adapt=null", *arguments) is not None
     with pytest.raises(ValueError, match="none of the 4 modules that match"):
         run(tmp_path / "b", *arguments)
@@ -192,10 +184,10 @@ def test_a_folder_that_holds_a_run_is_not_overwritten(tmp_path):
 
 
 def test_stopping_again_where_it_stopped_stays_there(tmp_path):
-    assert run(tmp_path / "a", "run.stop_after_epochs=1") is None
-    assert run(tmp_path / "a", "run.stop_after_epochs=1", "run.resume=auto") is None
+    assert run(tmp_path / "a", *FEW_IMAGES, "run.stop_after_epochs=1") is None
+    assert run(tmp_path / "a", *FEW_IMAGES, "run.stop_after_epochs=1", "run.resume=auto") is None
     (tmp_path / "a" / "metrics.jsonl").write_text("")  # lost: the run goes on without its past
-    assert run(tmp_path / "a", "run.resume=auto") is not None
+    assert run(tmp_path / "a", *FEW_IMAGES, "run.resume=auto") is not None
 
 
 def test_trackers(tmp_path, monkeypatch):
@@ -213,8 +205,9 @@ def test_a_file_in_the_place_of_the_folder(tmp_path):
 
 
 def test_too_short_stages_are_announced(tmp_path, capsys):
-    run(tmp_path / "a", "train.max_steps=4", "adapt.theta_lr=3e-4", "adapt.none_rule=literal")
+    few = [*FEW_IMAGES, "train.max_steps=4"]
+    run(tmp_path / "a", *few, "adapt.theta_lr=3e-4", "adapt.none_rule=literal")
     assert "warning: no edge is likely to change: the quickest needs about 1,667 steps" in capsys.readouterr().out
-    run(tmp_path / "b", "train.max_steps=4", "adapt.theta_lr=0.5")
-    run(tmp_path / "c", "train.max_steps=4", "adapt.theta_lr=3e-4", "adapt.choices={layer1.0.conv2: identity}")
+    run(tmp_path / "b", *few, "adapt.theta_lr=0.5")
+    run(tmp_path / "c", *few, "adapt.theta_lr=3e-4", "adapt.choices={layer1.0.conv2: identity}")
     assert "warning" not in capsys.readouterr().out

@@ -71,7 +71,7 @@ def test_stopped_and_resumed_equals_uninterrupted(tmp_path, options):
 
 
 def test_an_auxiliary_head_trains_and_is_not_exported(tmp_path):
-    export = run(tmp_path / "a", *DARTS)
+    export = run(tmp_path / "a", *DARTS, "data.train_images=256")
     saved = load_checkpoint(tmp_path / "a").state["learner"]["network"]
     assert sum("auxiliary" in name for name in saved) > 5
     loaded = timm.create_model(f"local-dir:{export}", pretrained=True)
