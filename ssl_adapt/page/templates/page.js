@@ -16,6 +16,7 @@
     const name = element.dataset.chart;
     const options = { config, actions: false, renderer: "svg", tooltip: { theme: "custom" } };
     window.views[name] = (await vegaEmbed(element, charts[name], options)).view;
+    if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;  // so that the keyboard scrolls it
   };
   // what is far below is drawn when it comes near
   const near = new IntersectionObserver((entries) => {
