@@ -37,7 +37,7 @@ def mermaid_text(specs: Sequence[EdgeSpec], choices: Mapping[str, Choice], title
     head = ["---", f"title: {_quoted(title)}", "---"] if title else []
     lines, styles, links = [*head, "flowchart LR"], [], 0
     for number, cell in enumerate(distinct_cells(specs, choices)):
-        lines.append(f'  subgraph c{number}["{_entities(_caption(cell.cell_type, cell.cells))}"]')
+        lines += [f'  subgraph c{number}["{_entities(_caption(cell.cell_type, cell.cells))}"]', "    direction LR"]
         names, inputs = _nodes(cell.specs)
         for node, place in names.items():
             shape = ('(["', '"])') if node in inputs else ('["', '"]')

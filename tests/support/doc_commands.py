@@ -92,6 +92,11 @@ BY_COMMAND = {
         after=f"{ORIGINAL} run.dir=runs/original train.max_steps=4 '{CELLS}'"
     ),
     "ssl-adapt report theta=runs/quickstart plot=theta.svg": How(is_fast=True),
+    "ssl-adapt report run=runs/quickstart": How(),
+    "ssl-adapt report run=runs/quickstart page=quickstart.html figures=figures/": How(("figures=paper",)),
+    "ssl-adapt report 'run=runs/original*,runs/adapted*' page=comparison.html": How(
+        ("run=runs/quickstart,runs/quickstart",), is_fast=True
+    ),
     "ssl-adapt export model=runs/quickstart out=quickstart": How(is_fast=True),
     "ssl-adapt export model=runs/quickstart out=quickstart.onnx normalize=true": How(),
     "ssl-adapt export model=runs/quickstart out=quickstart.pt2": How(),

@@ -47,6 +47,7 @@
       const options = { config, actions: false, renderer: "svg", tooltip: { theme: "custom" } };
       views[name] = (await vegaEmbed(element, charts[name], options)).view;
       controls.forEach((control) => pass(control, name));
+      if (element.scrollWidth > element.clientWidth) element.tabIndex = 0;  // so that the keyboard scrolls it
     } catch (error) {
       console.error(name, error);
     }
