@@ -25,7 +25,8 @@ sys.argv[0] = {str(SCRIPTS / "pretrain.py")!r}
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 SHORTER = ["data.name=webdataset", "data.workers=1", "data.batch_size=16", "train.epochs=3", "adapt.epochs=1",
-           "knn.every_epochs=0", "knn.k=2", "model.name=resnet20", "model.args={width: 4, layers: [1, 1]}"]  # fmt: skip
+           "knn.every_epochs=0", "knn.k=2", "model.name=resnet20", "model.args={width: 4, layers: [1, 1]}",
+           "run.report=false"]  # fmt: skip
 
 
 def start(folder: Path) -> "subprocess.Popen[bytes]":

@@ -17,7 +17,8 @@ from script_calls import SCRIPTS
 pytestmark = pytest.mark.faults
 
 PRETRAIN = SCRIPTS / "pretrain.py"
-SHORTER = ["train.epochs=3", "adapt.epochs=1", "train.accumulate=2", "data.batch_size=128", "knn.every_epochs=0"]
+SHORTER = ["train.epochs=3", "adapt.epochs=1", "train.accumulate=2", "data.batch_size=128", "knn.every_epochs=0",
+           "run.report=false"]  # fmt: skip
 FEWER = [
     *(a for a in ARGUMENTS if not a.startswith(("train.epochs", "adapt.epochs", "data.batch", "knn.every"))),
     *SHORTER,
