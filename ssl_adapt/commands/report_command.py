@@ -36,7 +36,9 @@ class ReportOptions(Section):
     page: Text | None = Field(
         default=None, description="where its page goes; null: report.html in its folder, comparison.html beside several"
     )
-    figures: Text | None = Field(default=None, description="folder for the figures of its page, as SVG and PDF")
+    figures: Text | None = Field(
+        default=None, description="folder for the figures of its page, as SVG and PDF, and its cells as DOT and Mermaid"
+    )
     before: Text | None = Field(default=None, description="the network before")
     after: Text | None = Field(default=None, description="the network after")
     drawing: DrawingPath | None = Field(

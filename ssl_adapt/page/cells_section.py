@@ -41,7 +41,7 @@ def cells_section(run: RunRecord) -> PageSection:
         text = f"This run trains {run.recipe.model.name} as it is: its architecture does not adapt."
         return PageSection("cells", "The architecture", {"summary": text, "drawings": [], "tables": []})
     specs = drawn_one_by_one(architecture.before.architecture.model, architecture.specs)
-    drawings = _drawings(specs, architecture)
+    drawings, left = _drawings(specs, architecture)
     history = read_theta(run, {spec.name: spec.kind for spec in architecture.specs})
     figures = [figure for _, group in drawings for figure in group]
     theta = [] if history is None else _theta_figures(history, architecture, adapt)
@@ -52,6 +52,7 @@ def cells_section(run: RunRecord) -> PageSection:
     values = {
         "summary": _summary(run, architecture),
         "drawings": drawings,
+        "left": left,
         "more": [*theta, *scores],
         "tables": [_cell_table(architecture), *([_saved_table(architecture)] if architecture.after else [])],
     }
@@ -73,9 +74,12 @@ def _summary(run: RunRecord, architecture: RunArchitecture) -> str:
     )
 
 
-def _drawings(specs: Sequence[EdgeSpec], architecture: RunArchitecture) -> list[tuple[str, list[PageFigure]]]:
-    """For each type of cell its heading and figures: before, then after, those that stand for most cells first."""
+def _drawings(
+    specs: Sequence[EdgeSpec], architecture: RunArchitecture
+) -> tuple[list[tuple[str, list[PageFigure]]], int]:
+    """For each type of cell its figures, before and after; and how many, of the fewest cells, are left out."""
     groups: dict[str, list[PageFigure]] = {}
+    left = 0
     costs = [_costs(network) for network in (architecture.before, architecture.after or architecture.before)]
     start = architecture.before.architecture.edges
     sheets = [("before", start, distinct_cells(specs, start))]
@@ -83,6 +87,7 @@ def _drawings(specs: Sequence[EdgeSpec], architecture: RunArchitecture) -> list[
         after = distinct_cells(specs, architecture.choices)
         is_new = [cell for cell in after if any(spec.name in architecture.changed for spec in cell.specs)]
         kept = sorted(is_new, key=lambda cell: -len(cell.cells))[:MOST_DRAWINGS]
+        left = len(is_new) - len(kept)
         sheets.append(("after", architecture.choices, [cell for cell in after if cell in kept]))
     for when, choices, cells in sheets:
         for number, cell in enumerate(cells):
@@ -94,7 +99,7 @@ def _drawings(specs: Sequence[EdgeSpec], architecture: RunArchitecture) -> list[
             )
             figure = create_figure(f"cells-{when}-{number}", title, about, shown, note, height_px=None)
             groups.setdefault(cell.cell_type, []).append(figure)
-    return list(groups.items())
+    return list(groups.items()), left
 
 
 def _costs(network: NetworkTable) -> Mapping[str, EdgeRow]:
@@ -140,7 +145,7 @@ def _slider_figure(moments: EdgeMoments, architecture: RunArchitecture, note: st
         number_format=form,
     )
     name = "theta" if moments.unit == "step" else "scores"
-    title = f"{name.capitalize()} on every edge, over time"
+    title = f"{name.capitalize()} on every edge{', over time' if moments.count > 1 else ''}"
     about = f"A cell, and a table of all edges, coloured by {name} at the {moments.unit} that the slider gives."
     return create_figure(f"edges-{name}", title, about, chart, note, height_px=None)
 

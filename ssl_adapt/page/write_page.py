@@ -27,7 +27,7 @@ from ssl_adapt.runs.atomic_file import write_text
 from ssl_adapt.runs.run_record import RunRecord, is_run, read_run
 
 PAGE, COMPARISON = "report.html", "comparison.html"
-FILE_WIDTH_PX = 560  # of a figure's file, where the page makes it as wide as there is room
+FILE_WIDTH_PX = 360  # of a figure's file, which is that of a column with letters of 8 pt; the page has more room
 Sections = Callable[[RunRecord], PageSection | None]
 SECTIONS: Sequence[Sections] = (
     overview_section, verdict_section, curves_section, cells_section, features_section, views_section,

@@ -14,7 +14,7 @@ from ssl_adapt.report.distinct_cells import DistinctCell, cell_names, change_lab
 
 PLAIN, CHANGED, IDENTITY, NONE = "currentColor", "#d62839", "#3b82c4", "#878e96"  # readable on white and on black
 COLOURS = {"operation": PLAIN, "original": PLAIN, "identity": IDENTITY, "none": NONE}
-DOTTED = [1.5, 3]
+DOTTED = [0.1, 4.5]  # with round caps, dots as large as the line is wide
 PAGE_WIDTH, MARGIN, CAPTION_LINE, CAPTION_PX = 1540.0, 24.0, 17.0, 12
 LEGEND = "black: an operation; blue: the identity; dotted: none, which computes nothing; red: changed"
 Rows = list[dict[str, Any]]
@@ -99,7 +99,7 @@ def edge_layers(rows: Rows, **encodings: Any) -> list[Chart]:
     text = look.pop("text", altair.Text("label:N"))
     # a path of its own as the symbol, whose size of 4 leaves it at the scale of the pixels
     origin: dict[str, Any] = {"x": altair.value(0), "y": altair.value(0)}
-    lines = base.mark_point(size=4, filled=False, opacity=1, strokeWidth=1.5).encode(
+    lines = base.mark_point(size=4, filled=False, opacity=1, strokeWidth=1.5, strokeCap="round").encode(
         **origin, shape=altair.Shape("line:N").scale(None).legend(None), strokeDash=dash, **width, **look
     )
     heads = base.mark_point(size=4, filled=True, opacity=1, strokeWidth=0).encode(
