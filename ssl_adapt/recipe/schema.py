@@ -64,7 +64,9 @@ class RunSection(Section):
         description="without labels in the loss: a linear classifier learns beside the run, which it leaves as it "
         "is, and its accuracy is logged",
     )
-    trackers: Trackers = Field(default=(), description="also log to these; metrics.jsonl is always written")
+    trackers: Trackers = Field(
+        default=(), description="also log to these, on the disk; metrics.jsonl is always written"
+    )
 
 
 class DataSection(Section):

@@ -16,6 +16,7 @@ from ssl_adapt.training.choice import Choice
 from ssl_adapt.training.grow import open_branches
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.measurements import measure_network
+from ssl_adapt.training.pictures import DrawCells, log_cells
 from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
 
@@ -39,6 +40,7 @@ def adapt_network(
     learner: Learner,
     stages: Stages,
     choose: Callable[[int], Choice],
+    draw_cells: DrawCells | None,
     step: int,
 ) -> None:
     """What is due before a step: choose what changes, and fix it.
@@ -50,6 +52,7 @@ def adapt_network(
         learner: has the network.
         stages: when.
         choose: what changes in a round.
+        draw_cells: for the trackers.
         step: steps done.
     """
     index = stages.round_chosen_before(step) if learner.is_choosing else None
@@ -59,7 +62,7 @@ def adapt_network(
         if step < stages.fix_step:
             log_round(log, folder, learner, step)
         else:
-            log_fix(log, folder, monitor, learner, step)
+            log_fix(log, folder, monitor, learner, draw_cells, step)
 
 
 def log_round(log: RunLog, folder: RunFolder, learner: Learner, step: int) -> None:
@@ -105,14 +108,16 @@ def log_choice(
         learner.change(choices)
 
 
-def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, step: int) -> None:
+def log_fix(
+    log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, draw_cells: DrawCells | None, step: int
+) -> None:
     """Fix the architecture, between two measurements, and show what changed."""
     with log.clock_stopped():
         backbone, px = learner.network.backbone, learner.image_px
         before = measure_network(log, "before_fix", monitor, learner, step)
         plain = unmixed(backbone)
         cost_before = count_parameters(plain), macs_of(plain, px)
-        del plain
+        plain = plain.to("meta")  # its cells, without its weights
         states = learner.adaptation.states() if learner.adaptation else []
         architecture = learner.fix()
         after = measure_network(log, "after_fix", monitor, learner, step)
@@ -123,6 +128,7 @@ def log_fix(log: RunLog, folder: RunFolder, monitor: Monitor, learner: Learner, 
         "fix", step=step, changed=architecture.changed, parameters=cost_after[0], macs=cost_after[1],
         theta={state.spec.name: state.theta for state in states},
     )  # fmt: skip
+    log_cells(log, plain, backbone, step, draw_cells)
     log.say("")
     _show_changed(log, learner, architecture, states, step)
     _show_costs(log, monitor, (cost_before, cost_after), (before, after, recalibrated))

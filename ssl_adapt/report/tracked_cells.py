@@ -1,0 +1,19 @@
+"""The drawing of a network's cells that the trackers of a run get; matplotlib is imported when it is made."""
+
+from pathlib import Path
+
+from torch import nn
+
+from ssl_adapt.report.drawing_path import check_can_draw
+
+
+def draw_tracked_cells(before: nn.Module, after: nn.Module, path: Path) -> None:
+    """Draw the cells of a network before and after the fix into a file.
+
+    Raises:
+        ValueError: matplotlib is not installed; the message says what to type.
+    """
+    check_can_draw()
+    from ssl_adapt.report.comparison import draw_comparison
+
+    draw_comparison(before, after, [path])
