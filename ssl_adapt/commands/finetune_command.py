@@ -34,6 +34,7 @@ def run(arguments: Sequence[str]) -> None:
     is_first = os.environ.get("RANK", "0") == "0"
     if is_first:
         print(f"recipe {recipe.name} in {recipe.run_dir}: importing torch", flush=True)
+    from ssl_adapt.report.tracked_cells import draw_tracked_cells
     from ssl_adapt.training.loop import pretrain
     from ssl_adapt.training.start_recipe import start_values
 
@@ -41,6 +42,6 @@ def run(arguments: Sequence[str]) -> None:
     values = start_values(recipe.model, recipe.data, recipe.adapt, given)
     if is_first and values:
         print(f"from the trained network: {', '.join(f'{key}={value}' for key, value in values.items())}", flush=True)
-    pretrain(load_recipe(arguments, values))
+    pretrain(load_recipe(arguments, values), draw_tracked_cells)
     if recipe.run.report:
         write_page_after(recipe.run_dir)

@@ -25,8 +25,9 @@ def run(arguments: Sequence[str]) -> None:
     recipe = load_recipe(arguments)
     if os.environ.get("RANK", "0") == "0":
         print(f"recipe {recipe.name} in {recipe.run_dir}: importing torch", flush=True)
+    from ssl_adapt.report.tracked_cells import draw_tracked_cells
     from ssl_adapt.training.loop import pretrain
 
-    pretrain(recipe)
+    pretrain(recipe, draw_tracked_cells)
     if recipe.run.report:
         write_page_after(recipe.run_dir)

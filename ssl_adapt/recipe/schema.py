@@ -67,7 +67,9 @@ class RunSection(Section):
     report: bool = Field(
         default=True, description="write the page of the run, report.html, into its folder when it ends or is stopped"
     )
-    trackers: Trackers = Field(default=(), description="also log to these; metrics.jsonl is always written")
+    trackers: Trackers = Field(
+        default=(), description="also log to these, on the disk; metrics.jsonl is always written"
+    )
 
 
 class DataSection(Section):

@@ -102,7 +102,9 @@ ChannelMean = Annotated[tuple[Probability, Probability, Probability], Tuple, Exp
 ChannelStd = Annotated[tuple[Positive, Positive, Positive], Tuple, Expected("three numbers > 0")]
 Betas = Annotated[tuple[Fraction, Fraction], Tuple, Expected("two numbers from 0 to below 1")]
 Trackers = Annotated[
-    tuple[Literal["tensorboard", "wandb"], ...], Tuple, Expected("list of tensorboard, wandb; may be empty")
+    tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...],
+    Tuple,
+    Expected("list of tensorboard, wandb, mlflow, trackio; may be empty"),
 ]
 ModelArguments = Annotated[
     dict[str, Any],

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from ssl_adapt.runs.live_panel import Lengths, LivePanel
+from ssl_adapt.runs.trackers import start_trackers, tracked_numbers
 
 RECURRING = ("start", "step", "epoch", "theta")
 FILE_WIDTH = 110  # columns where the output goes to a file
@@ -29,7 +30,7 @@ class RunLog:
         folder: the run folder, which exists.
         accelerator: has the main process and the trackers.
         name: of the run, for the trackers.
-        config: the recipe, for the trackers.
+        config: the recipe as nested dicts, for the trackers.
         state: `state_dict` at the checkpoint that the run resumes from; None for a new run.
 
     Attributes:
@@ -65,7 +66,7 @@ class RunLog:
         self._last_line = time.monotonic()
         for event in self.history:
             self._show_score(event)
-        accelerator.init_trackers(name, config=dict(config))
+        start_trackers(accelerator, name, folder, config)
 
     def state_dict(self) -> dict[str, Any]:
         """The events so far, the length of `metrics.jsonl`, and seconds and steps of the epoch, for a checkpoint."""
@@ -85,8 +86,8 @@ class RunLog:
         if self.accelerator.is_main_process:
             with self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line, allow_nan=False) + "\n")
-        numbers = {key: value for key, value in values.items() if isinstance(value, int | float)}
-        self.accelerator.log(numbers, step=step)
+        if self.accelerator.trackers and (numbers := tracked_numbers(event, values)):
+            self.accelerator.log(numbers, step=step)
 
     def say(self, text: str, style: str = "") -> None:
         """Print a line; an empty one only where there is none above it."""

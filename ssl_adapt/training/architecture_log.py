@@ -3,6 +3,9 @@
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import NamedTuple
+
+from torch import nn
 
 from ssl_adapt.adaptation.adaptation import EdgeState
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
@@ -16,6 +19,7 @@ from ssl_adapt.training.choice import Choice
 from ssl_adapt.training.grow import open_branches
 from ssl_adapt.training.learner import Learner
 from ssl_adapt.training.measurements import measure_network
+from ssl_adapt.training.pictures import DrawCells, log_cells
 from ssl_adapt.training.plan import macs_of
 from ssl_adapt.training.schedules import Stages
 
@@ -39,6 +43,7 @@ def adapt_network(
     learner: Learner,
     stages: Stages,
     choose: Callable[[int], Choice],
+    draw_cells: DrawCells | None,
     step: int,
 ) -> None:
     """What is due before a step: choose what changes, and fix it.
@@ -50,6 +55,7 @@ def adapt_network(
         learner: has the network.
         stages: when.
         choose: what changes in a round.
+        draw_cells: for the trackers.
         step: steps done.
     """
     adapt = learner.adapt
@@ -60,7 +66,7 @@ def adapt_network(
     if index is not None:
         log_choice(log, learner, choose, index, stages.rounds, step)
     if before is not None:
-        log_fix(log, folder, monitor, learner, before, step)
+        log_fix(log, folder, monitor, learner, before, draw_cells, step)
     elif is_due:
         log_round(log, folder, learner, step)
 
@@ -108,12 +114,26 @@ def log_choice(
         learner.change(choices)
 
 
-def measure_before(log: RunLog, monitor: Monitor, learner: Learner, step: int) -> tuple[Evaluation, tuple[int, int]]:
-    """The network before what changes at once and is fixed: its evaluation, its parameters and multiply-adds."""
+class Before(NamedTuple):
+    """The network before what changes at once and is fixed.
+
+    Attributes:
+        evaluation: what it scores.
+        cost: its parameters and multiply-adds.
+        cells: the network without its weights, on the meta device.
+    """
+
+    evaluation: Evaluation
+    cost: tuple[int, int]
+    cells: nn.Module
+
+
+def measure_before(log: RunLog, monitor: Monitor, learner: Learner, step: int) -> Before:
+    """What the network is before its last choice is made."""
     with log.clock_stopped():
         plain = unmixed(learner.network.backbone)
         cost = count_parameters(plain), macs_of(plain, learner.image_px)
-        return measure_network(log, "before_fix", monitor, learner, step), cost
+        return Before(measure_network(log, "before_fix", monitor, learner, step), cost, plain.to("meta"))
 
 
 def log_fix(
@@ -121,11 +141,11 @@ def log_fix(
     folder: RunFolder,
     monitor: Monitor,
     learner: Learner,
-    measured: tuple[Evaluation, tuple[int, int]],
+    before: Before,
+    draw_cells: DrawCells | None,
     step: int,
 ) -> None:
     """Fix the architecture, measure the network again, as `measure_before` did, and show what changed."""
-    before, cost_before = measured
     with log.clock_stopped():
         backbone, px = learner.network.backbone, learner.image_px
         states = learner.adaptation.states() if learner.adaptation else []
@@ -138,9 +158,10 @@ def log_fix(
         "fix", step=step, changed=architecture.changed, parameters=cost_after[0], macs=cost_after[1],
         theta={state.spec.name: state.theta for state in states},
     )  # fmt: skip
+    log_cells(log, before.cells, backbone, step, draw_cells)
     log.say("")
     _show_changed(log, learner, architecture, states, step)
-    _show_costs(log, monitor, (cost_before, cost_after), (before, after, recalibrated))
+    _show_costs(log, monitor, (before.cost, cost_after), (before.evaluation, after, recalibrated))
 
 
 def _recorded(score: Score) -> tuple[float | None, float | None, int]:

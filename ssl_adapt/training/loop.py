@@ -35,6 +35,7 @@ from ssl_adapt.training.measurements import (
 from ssl_adapt.training.model_card import read_facts, write_card
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.online_probe import create_online_probe
+from ssl_adapt.training.pictures import DrawCells, log_views
 from ssl_adapt.training.plan import describe_plan, network_cost, try_export, warn_if_too_short
 from ssl_adapt.training.progress import (
     Progress,
@@ -63,8 +64,12 @@ from ssl_adapt.training.step_timer import NO_TIMER, StepTimer
 ThetaOrder = Literal["theta first", "weights first", "joint"]
 
 
-def pretrain(recipe: Recipe) -> Path | None:
+def pretrain(recipe: Recipe, draw_cells: DrawCells | None = None) -> Path | None:
     """Run a recipe; the folder of the exported backbone, or None if `run.stop_after_epochs` ended it early.
+
+    Args:
+        recipe: what to do.
+        draw_cells: draws the network before and after the fix into a PNG file, for `run.trackers`; None: they get none.
 
     Raises:
         ValueError: if the recipe can't be run; the message says what to change. Nothing has been created then.
@@ -103,8 +108,8 @@ def pretrain(recipe: Recipe) -> Path | None:
             check_budget(learner, recipe.data)
 
         folder.create()
-        config = {"recipe": str(recipe.model_dump())}
-        with RunLog(folder.path, accelerator, recipe.name, config, saved and saved.state["log"]) as log, stop:
+        logged = saved and saved.state["log"]
+        with RunLog(folder.path, accelerator, recipe.name, recipe.model_dump(), logged) as log, stop:
             log.show_plan(plan)
             warn_if_too_short(log, learner, stages)
             log_bad_images(log, folder, train_set, test_set)
@@ -116,9 +121,11 @@ def pretrain(recipe: Recipe) -> Path | None:
                 seed_per_process(recipe.seed)
                 progress = Progress(shares, images)
                 start.record(log)
+                log_views(log, learner, recipe.data, train_set)
                 log_baselines(log, monitor, learner)
             chooses = choose_growth if recipe.adapt and recipe.adapt.start_share else choose_changes
             choose = partial(chooses, learner, recipe.data, train_set, stages, recipe.seed, begin=log.begin)
+            adapt = partial(adapt_network, log, folder, monitor, learner, stages, choose, draw_cells)
             timer = StepTimer(device, recipe.run.log_every_steps)
             del saved  # as large as the network and its optimiser
 
@@ -129,7 +136,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 log.start_epoch(stages, epoch, progress.step)
                 batches = epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step)
                 for batch in timer.batches(batches, progress.step):
-                    adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
+                    adapt(progress.step)
                     if progress.step >= stages.fix_step and not is_frozen(train, stages, progress.step):
                         shard_weights(learner)
                     with timer.part("views"):
@@ -158,7 +165,7 @@ def pretrain(recipe: Recipe) -> Path | None:
                 if is_checkpoint_epoch(recipe.run, stages, epoch + 1):
                     progress.save(folder, learner, log)
 
-            adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
+            adapt(progress.step)
             log_result(log, folder, monitor, learner, progress.step, budget_reached(learner, recipe.data))
             return export(log, folder, learner, recipe.model)
 

@@ -31,7 +31,7 @@ def create_accelerator(recipe: Recipe) -> Accelerator:
         bfloat16 = torch.cuda.is_bf16_supported(including_emulation=False)
     for tracker in recipe.run.trackers:
         if importlib.util.find_spec(tracker) is None:
-            raise UserError(f"run.trackers: {tracker} is not installed: pip install {tracker}")
+            raise UserError(f"run.trackers: {tracker} is not installed: pip install 'ssl-adapt[{tracker}]'")
     # Statistics are one's own business: accelerate's default sends the main process's before each forward, and
     # so changes them between a batch's two views.
     parallel = DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)

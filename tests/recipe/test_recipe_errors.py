@@ -61,7 +61,7 @@ ONE_PROBLEM = [
     ),
     (
         ["recipe=debug", "run.trackers=[tensorbord]"],
-        "run.trackers: got ['tensorbord'], expected list of tensorboard, wandb; may be empty",
+        "run.trackers: got ['tensorbord'], expected list of tensorboard, wandb, mlflow, trackio; may be empty",
     ),
     (
         ["recipe=debug", "model.args.width.x=3"],

@@ -56,6 +56,9 @@ BY_COMMAND = {
     "ssl-adapt recipes": How(is_fast=True),
     "ssl-adapt recipes quickstart": How(is_fast=True),
     "ssl-adapt pretrain --help": How(is_fast=True),
+    "ssl-adapt pretrain recipe=quickstart 'run.trackers=[tensorboard]' run.dir=runs/tracked": How(
+        ("train.max_steps=4", CELLS)
+    ),
     "ssl-adapt runs": How(is_fast=True),
     "ssl-adapt compare 'original=runs/original_seed=*' 'adapted=runs/adapted_seed=*'": How(
         ("original=runs/quickstart", "adapted=runs/quickstart"), is_fast=True
