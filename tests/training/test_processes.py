@@ -188,7 +188,7 @@ def test_a_whole_run_in_two_processes(tmp_path: Path, start: Callable[..., Ended
     folder = tmp_path / "run"
     arguments = [
         "recipe=debug", "data.image_px=8", "model.args={width: 4, layers: [1, 2]}", "train.max_steps=6",
-        "adapt.theta_lr=0.5", "train.accumulate=2", "train.precision=bfloat16", f"run.dir={folder}", "run.report=false",
+        "adapt.theta_lr=0.5", "train.accumulate=2", "train.precision=bfloat16", "run.report=false", f"run.dir={folder}",
     ]  # fmt: skip
     done = start(tmp_path / "first", *arguments)
     assert done.code == 0, done.err
