@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ssl_adapt.data import Decoder
 from ssl_adapt.export import export_timm, load_export
 from ssl_adapt.export.timm import CARD
 from ssl_adapt.processes import process_count
@@ -113,13 +114,16 @@ def pretrain(recipe: Recipe) -> Path | None:
             chooses = choose_growth if recipe.adapt and recipe.adapt.start_share else choose_changes
             choose = partial(chooses, learner, recipe.data, train_set, stages, recipe.seed)
             del saved  # as large as the network and its optimiser
+            decoder = Decoder(train_set, recipe.data.workers, pin_memory=device.type == "cuda")
 
             for epoch in range(progress.epoch, stages.epochs):
                 if recipe.run.stop_after_epochs is not None and recipe.run.stop_after_epochs <= epoch:
                     stop_early(log, folder, epoch)
                     return None
                 log.start_epoch(epoch + 1, stages.epochs, stages.last_step(epoch) - progress.step)
-                for batch in epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step):
+                for batch in epoch_batches(
+                    recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step, decoder
+                ):
                     adapt_network(log, folder, monitor, learner, stages, choose, progress.step)
                     if progress.step >= stages.fix_step and not is_frozen(train, stages, progress.step):
                         shard_weights(learner)
