@@ -2,7 +2,7 @@
 
 import signal
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -47,11 +47,13 @@ def iterate_batches(
     device: torch.device | str,
     workers: int,
     drop_last: bool,
+    decoder: "Decoder | None" = None,
 ) -> Iterator[Batch]:
     """The batches of `order` (int64 indices), the same whether the set is in memory or streams.
 
     A set in memory is indexed here, batch by batch; one that streams is decoded by `workers` processes (0:
-    by this one). With `drop_last` an incomplete last batch is left out, which may leave none at all.
+    by this one), or by those of a `decoder` of the set, which stay for the next call. With `drop_last` an
+    incomplete last batch is left out, which may leave none at all.
     Torch's global random state is not touched.
 
     Raises:
@@ -61,15 +63,16 @@ def iterate_batches(
     if batch_size < 1:
         raise UserError(f"data.batch_size={batch_size}: type a number of at least 1")
     chunks = [chunk for chunk in order.split(batch_size) if len(chunk) == batch_size or (len(chunk) and not drop_last)]
-    return _batches(image_set, chunks, torch.device(device), workers)
+    on_gpu = torch.device(device).type == "cuda"
+    return _batches(image_set, chunks, torch.device(device), decoder or Decoder(image_set, workers, pin_memory=on_gpu))
 
 
-def _batches(image_set: ImageSet, chunks: list[Tensor], device: torch.device, workers: int) -> Iterator[Batch]:
+def _batches(image_set: ImageSet, chunks: list[Tensor], device: torch.device, decoder: "Decoder") -> Iterator[Batch]:
     on_gpu = device.type == "cuda"
     if isinstance(image_set.pixels, Tensor):
         batches = _select(image_set.pixels, chunks, pin_memory=on_gpu)
     else:
-        batches = _decode(image_set, chunks, workers, pin_memory=on_gpu)
+        batches = decoder.decode(chunks)
     for images, indices in zip(batches, chunks, strict=True):
         labels = None if image_set.labels is None else image_set.labels.index_select(0, indices).to(device)
         yield Batch(images.to(device, non_blocking=on_gpu), labels, indices)
@@ -91,21 +94,17 @@ class _Decoded(NamedTuple):
 
 
 @dataclass(frozen=True)
-class _Chunks:
-    """A map-style dataset of whole batches; each worker has a copy with its own record of bad images."""
+class _WholeBatches:
+    """A map-style dataset, from indices to a batch; each worker has a copy with its own record of bad images."""
 
     image_set: ImageSet
-    chunks: list[Tensor]
 
-    def __len__(self) -> int:
-        return len(self.chunks)
-
-    def __getitem__(self, index: int) -> _Decoded:
+    def __getitem__(self, indices: list[int]) -> _Decoded:
         record = self.image_set.bad_images
         reported = len(record)
         images, reason = None, ""
         try:
-            images = self.image_set.images(self.chunks[index])
+            images = self.image_set.images(torch.tensor(indices))
         # Raised in the worker, its message would be the worker's traceback.
         except ValueError as error:
             reason = str(error)
@@ -131,25 +130,54 @@ def _block_stop_signals() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _decode(image_set: ImageSet, chunks: list[Tensor], workers: int, *, pin_memory: bool) -> Iterator[Tensor]:
-    failure = ""
-    with warnings.catch_warnings(), _block_stop_signals():
-        # of more workers than cores; their number is the user's, and some wait for a disk
-        warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
-        loader = DataLoader(
-            cast(Dataset[_Decoded], _Chunks(image_set, chunks)),
+class Decoder:
+    """Decodes the images of a set that streams, in processes that start with the first batch and stay for all others.
+
+    Args:
+        image_set: decoded on demand.
+        workers: processes; 0: this one.
+        pin_memory: whether the batches go to a GPU.
+    """
+
+    def __init__(self, image_set: ImageSet, workers: int, *, pin_memory: bool) -> None:
+        self._image_set = image_set
+        self._workers = workers
+        self._pin_memory = pin_memory
+        self._order: list[list[int]] = []  # the loader looks through it anew each time
+        self._loader: DataLoader[_Decoded] | None = None
+
+    def decode(self, chunks: Sequence[Tensor]) -> Iterator[Tensor]:
+        """The images of each chunk of indices, one call after the other.
+
+        Raises:
+            ValueError: an image cannot be decoded; the processes have ended then.
+        """
+        failure = ""
+        self._order[:] = [chunk.tolist() for chunk in chunks]
+        with warnings.catch_warnings(), _block_stop_signals():
+            # of more workers than cores; their number is the user's, and some wait for a disk
+            warnings.filterwarnings("ignore", message="This DataLoader will create", category=UserWarning)
+            self._loader = self._loader or self._create_loader()
+            decoded = iter(self._loader)
+        for batch in decoded:
+            self._image_set.bad_images.update(batch.bad_images)
+            if batch.images is None:
+                failure = batch.error
+                break
+            yield batch.images
+        if failure:
+            self._loader = None
+            del decoded
+            raise UserError(failure)
+
+    def _create_loader(self) -> DataLoader[_Decoded]:
+        return DataLoader(
+            cast(Dataset[_Decoded], _WholeBatches(self._image_set)),
             batch_size=None,
-            num_workers=workers,
-            pin_memory=pin_memory,
+            sampler=self._order,
+            num_workers=self._workers,
+            persistent_workers=self._workers > 0,
+            pin_memory=self._pin_memory,
             worker_init_fn=_ignore_stop_signals,
             generator=torch.Generator(),  # else the loader draws a seed from torch's global random state
         )
-        decoded = iter(loader)
-    for batch in decoded:
-        image_set.bad_images.update(batch.bad_images)
-        if batch.images is None:
-            failure = batch.error
-            break
-        yield batch.images
-    if failure:
-        raise UserError(failure)  # after the loop, which has stopped the workers

@@ -8,6 +8,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ssl_adapt.data import Decoder
 from ssl_adapt.evaluation.progress_bar import show_progress
 from ssl_adapt.export import export_timm, load_export
 from ssl_adapt.export.timm import CARD
@@ -128,13 +129,16 @@ def pretrain(recipe: Recipe, draw_cells: DrawCells | None = None) -> Path | None
             adapt = partial(adapt_network, log, folder, monitor, learner, stages, choose, draw_cells)
             timer = StepTimer(device, recipe.run.log_every_steps)
             del saved  # as large as the network and its optimiser
+            decoder = Decoder(train_set, recipe.data.workers, pin_memory=device.type == "cuda")
 
             for epoch in range(progress.epoch, stages.epochs):
                 if recipe.run.stop_after_epochs is not None and recipe.run.stop_after_epochs <= epoch:
                     stop_early(log, folder, epoch)
                     return None
                 log.start_epoch(stages, epoch, progress.step)
-                batches = epoch_batches(recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step)
+                batches = epoch_batches(
+                    recipe.data, train_set, device, stages, recipe.seed, epoch, progress.step, decoder
+                )
                 for batch in timer.batches(batches, progress.step):
                     adapt(progress.step)
                     if progress.step >= stages.fix_step and not is_frozen(train, stages, progress.step):

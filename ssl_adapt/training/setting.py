@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ssl_adapt.adaptation.statistics import statistics_at_rest
-from ssl_adapt.data import Batch, Columns, ImageSet, ImageSplits, epoch_order, iterate_batches, load_image_splits
+from ssl_adapt.data import (
+    Batch,
+    Columns,
+    Decoder,
+    ImageSet,
+    ImageSplits,
+    epoch_order,
+    iterate_batches,
+    load_image_splits,
+)
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import process_count, process_index
 from ssl_adapt.recipe import AdaptSection, DataSection, Recipe, TrainSection
@@ -122,12 +131,22 @@ def seed_per_process(seed: int, step: int = 0) -> None:
 
 
 def epoch_batches(
-    data: DataSection, train_set: ImageSet, device: torch.device, stages: Stages, seed: int, epoch: int, step: int
+    data: DataSection,
+    train_set: ImageSet,
+    device: torch.device,
+    stages: Stages,
+    seed: int,
+    epoch: int,
+    step: int,
+    decoder: Decoder | None = None,
 ) -> Iterator[Batch]:
-    """This process's share of the batches from `step` to the end of the epoch, in the order of seed and epoch."""
+    """This process's share of the batches from `step` to the end of the epoch, in the order of seed and epoch.
+
+    They are decoded, where the images stream, by the processes of `decoder`; None: by new ones.
+    """
     last = stages.last_step(epoch) - epoch * stages.steps_per_epoch
     first = step - epoch * stages.steps_per_epoch
-    return _share_of_batches(data, train_set, device, stages, seed, epoch, slice(first, last))
+    return _share_of_batches(data, train_set, device, stages, seed, epoch, slice(first, last), decoder)
 
 
 def score_batches(
@@ -144,7 +163,14 @@ def score_batches(
 
 
 def _share_of_batches(
-    data: DataSection, train_set: ImageSet, device: torch.device, stages: Stages, seed: int, epoch: int, which: slice
+    data: DataSection,
+    train_set: ImageSet,
+    device: torch.device,
+    stages: Stages,
+    seed: int,
+    epoch: int,
+    which: slice,
+    decoder: Decoder | None = None,
 ) -> Iterator[Batch]:
     order = epoch_order(len(train_set), seed=seed, epoch=epoch)
     batches = order[: stages.steps_per_epoch * data.batch_size].view(-1, data.batch_size)[which]
@@ -156,6 +182,7 @@ def _share_of_batches(
         device=device,
         workers=data.workers,
         drop_last=True,
+        decoder=decoder,
     )
 
 

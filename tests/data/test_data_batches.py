@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from image_folders import PX, all_images, tar_of, write_images
 
-from ssl_adapt.data import Batch, ImageSet, batches, epoch_order, iterate_batches, load_image_splits
+from ssl_adapt.data import Batch, Decoder, ImageSet, batches, epoch_order, iterate_batches, load_image_splits
 
 
 @given(count=st.integers(0, 300), seed=st.integers(0, 2**40), epoch=st.integers(0, 10**6))
@@ -137,3 +137,24 @@ def test_a_signal_to_a_worker_that_has_just_started_does_not_end_it(
     order = torch.arange(len(streamed))
     seen = list(iterate_batches(streamed, order, batch_size=2, device="cpu", workers=2, drop_last=False))
     assert sum(len(batch.images) for batch in seen) == len(streamed) == 13
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_same_processes_decode_epoch_after_epoch(both_forms: tuple[ImageSet, ImageSet], workers: int) -> None:
+    """Each epoch its own order and number of batches, also after one that was left in the middle."""
+    held, streamed = both_forms
+    decoder, seen = Decoder(streamed, workers, pin_memory=False), set()
+    for epoch, count in ((0, 13), (1, 13), (2, 9), (3, 13)):
+        order = epoch_order(13, seed=1, epoch=epoch)[:count]
+        found = iterate_batches(
+            streamed, order, batch_size=4, device="cpu", workers=9, drop_last=False, decoder=decoder
+        )
+        if epoch == 1:
+            assert torch.equal(next(found).images, all_images(held)[order[:4]])
+            found.close()  # type: ignore[attr-defined]
+        else:
+            assert torch.equal(torch.cat([batch.images for batch in found]), all_images(held)[order])
+        seen.add(frozenset(process.pid for process in multiprocessing.active_children()))
+    assert [len(pids) for pids in seen] == [workers]
+    del decoder, found
+    assert multiprocessing.active_children() == []
