@@ -7,7 +7,7 @@ import altair
 
 from ssl_adapt.adaptation.edge import EdgeSpec
 from ssl_adapt.page.edge_moments import EdgeMoments
-from ssl_adapt.report.cell_chart import CHANGED, DOTTED, IDENTITY, NONE, edge_layers, node_layers
+from ssl_adapt.report.cell_chart import CHANGED, DOTTED, IDENTITY, NONE, PLAIN, edge_layers, node_layers
 from ssl_adapt.report.cell_layout import lay_out_cell
 from ssl_adapt.report.cell_shapes import edge_shapes, node_shapes
 from ssl_adapt.report.chart_file import Chart
@@ -59,7 +59,7 @@ def edge_slider(
         menu = altair.binding_select(options=cells, name="Cell ")
         params.append(altair.param(name="cell", value=start, bind=menu))
         charts.append(_drawing(shown, rows, steps, choices))
-    charts.append(_table([*rows.values()], cells, steps, moments))
+    charts.append(_table([*rows.values()], cells, steps, moments, has_menu=has_nodes))
     return altair.vconcat(*charts, spacing=18).add_params(*params)
 
 
@@ -128,8 +128,10 @@ def _drawing(specs: Sequence[EdgeSpec], rows: dict[str, dict[str, Any]], steps: 
     return altair.layer(*layers, *boxes).properties(width=width, height=height)
 
 
-def _table(rows: list[dict[str, Any]], cells: Sequence[str], steps: dict[str, str], moments: EdgeMoments) -> Chart:
-    """A square for each edge: cells from top to bottom, places from left to right."""
+def _table(
+    rows: list[dict[str, Any]], cells: Sequence[str], steps: dict[str, str], moments: EdgeMoments, *, has_menu: bool
+) -> Chart:
+    """A square for each edge: cells from top to bottom, places from left to right; the menu's cell has a frame."""
     places = list(dict.fromkeys(row["place"] for row in rows))
     base = _calculated(altair.Chart(altair.InlineData(values=rows)), steps).encode(
         x=altair.X("place:N").sort(places).title(None).axis(orient="top", labelAngle=-35, domain=False, ticks=False),
@@ -140,6 +142,12 @@ def _table(rows: list[dict[str, Any]], cells: Sequence[str], steps: dict[str, st
         color=altair.Color("colour:N").scale(None).legend(None),
         fillOpacity=altair.FillOpacity("strength:Q").scale(domain=[0, 1], range=[0.06, 0.75]).legend(None),
     )
+    if has_menu:
+        is_chosen = "datum.cell == cell"
+        squares = squares.encode(
+            stroke=altair.condition(is_chosen, altair.value(PLAIN), altair.value(NONE)),
+            strokeWidth=altair.condition(is_chosen, altair.value(1.6), altair.value(0.4)),
+        )
     numbers = base.mark_text(fontSize=10, baseline="middle").encode(text="written:N")
     width, height = SQUARE_PX
     return altair.layer(squares, numbers).properties(width=width * len(places), height=height * len(cells))
