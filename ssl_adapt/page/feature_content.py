@@ -111,6 +111,9 @@ def _query_note(features: Features, queries: Sequence[Query]) -> str:
     if features.predicted is not None:
         drawn += f": {right} that are predicted right and {len(queries) - right} that are not"
     votes = "" if "kNN" not in features.how else f" The prediction is by {features.how}."
-    signs = " ✓ is the query's class, ✗ another one." if features.images.labels is not None else ""
+    signs = ""
+    if features.images.labels is not None:
+        of_image = "✓ and ✗: predicted right or wrong; of a neighbour" if features.predicted is not None else "✓ and ✗"
+        signs = f" {of_image}: of the same class or another."
     near = f"{NEIGHBOURS} neighbours of each by the cosine of {features.layer} features, nearest first"
     return f"{drawn}. {near}.{signs}{votes}"

@@ -65,9 +65,9 @@ def map_figure(points: Sequence[dict[str, Any]], classes: Sequence[str], what: s
     base = base.encode(x=altair.X("across:Q", axis=None, scale=whole), y=altair.Y("up:Q", axis=None, scale=whole))
     others = base.mark_circle(size=10, color=TEXT, opacity=0.2, aria=False).transform_filter(f"!({shown})")
     tooltip = [altair.Tooltip(f"{key}:N") for key in ("image", "class", "predicted", "file") if key in known]
-    ring = altair.condition("datum.verdict === 'wrong'", altair.value(0.08), altair.value(0.65))
+    ring = altair.condition("datum.verdict === 'wrong'", altair.value(0.06), altair.value(0.5))
     points_shown = (
-        base.mark_point(size=42, strokeWidth=1.3, strokeOpacity=0.9, aria=False)
+        base.mark_point(size=42, strokeWidth=1.2, strokeOpacity=0.8, opacity=1, aria=False)
         .encode(**_colours(classes, has_classes=has_classes, has_verdicts=has_verdicts), fillOpacity=ring)
         .encode(tooltip=tooltip)
         .transform_filter(shown)
