@@ -18,6 +18,7 @@ PREFIXES = {
     "step": "train", "epoch": "epoch", "fix": "network", "round": "network", "untrained": "eval",
     "loaded": "eval", "evaluation": "eval", "after_fix": "eval", "result": "eval",
 }  # fmt: skip
+NO_CURVES = ("start", "weights", "processes", "extended")  # events whose numbers are facts
 
 
 def start_trackers(accelerator: Accelerator, name: str, folder: Path, config: Mapping[str, Any]) -> None:
@@ -62,6 +63,8 @@ def flat_config(values: Mapping[str, Any], prefix: str = "") -> dict[str, bool |
 
 def tracked_numbers(event: str, values: Mapping[str, Any]) -> dict[str, int | float]:
     """The numbers of an event under their names, such as train/loss, time/views_ms, eval/knn_top1 and epoch/seconds."""
+    if event in NO_CURVES:
+        return {}
     prefix = PREFIXES.get(event, event)
     numbers = {f"{prefix}/{key}": value for key, value in values.items() if _is_number(value)}
     ms = values.get("ms")

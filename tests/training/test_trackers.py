@@ -133,6 +133,7 @@ def test_numbers_have_the_same_names_for_all() -> None:
     step = {"loss": 1.5, "lr": 0.1, "ms": {"views": 2.0}, "note": "text", "flag": True}
     assert tracked_numbers("step", step) == {"train/loss": 1.5, "train/lr": 0.1, "time/views_ms": 2.0}
     assert tracked_numbers("evaluation", {"knn_top1": 0.5}) == tracked_numbers("result", {"knn_top1": 0.5})
+    assert tracked_numbers("start", {"cores": 2}) == {}
     assert tracked_numbers("recalibrated", {"knn_top1": 0.5}) == {"recalibrated/knn_top1": 0.5}
 
 
