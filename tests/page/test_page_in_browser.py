@@ -72,6 +72,15 @@ def test_the_theme_follows_the_system_until_the_button_is_pressed(browser: Any, 
         assert button.inner_text() == "Dark"
 
 
+def test_it_is_printed_on_white_from_a_dark_page_too(browser: Any, page_file: Path) -> None:
+    with opened(browser, page_file, theme="dark") as page:
+        drawing = page.show("loss")
+        page.tab.emulate_media(media="print")
+        assert page.tab.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+        assert not page.tab.locator("[data-signal=smoothing]").is_visible()
+        assert drawing.evaluate("(one) => getComputedStyle(one).maxWidth") == "100%", "paper is narrower than a screen"
+
+
 def test_everything_is_reached_by_the_keyboard(browser: Any, page_file: Path) -> None:
     with opened(browser, page_file) as page:
         press, focused = page.tab.keyboard.press, "document.activeElement"
