@@ -274,4 +274,4 @@ def test_every_key_is_required_but_for_those_with_a_default(tmp_path: Path) -> N
             assert f"has no {key.name}; add {key.name}=VALUE" in problem
         else:
             load_recipe([argument])
-    assert seen == {True: 45, False: 60}
+    assert seen == {True: 45, False: 61}
