@@ -36,9 +36,13 @@ SIGNS = {
 
 def cells_section(run: RunRecord) -> PageSection:
     """Cells, theta, scores and savings; a sentence alone for a run that does not adapt."""
-    adapt, architecture = run.recipe.adapt, read_architecture(run)
+    adapt, name = run.recipe.adapt, run.recipe.model.name
+    text = f"This run trains {name} as it is: its architecture does not adapt."
+    try:
+        architecture = read_architecture(run)
+    except ValueError as error:  # of a network that only the user's own code knows, say
+        architecture, text = None, f"{name} can't be built here, so that its cells are not shown: {error}"
     if adapt is None or architecture is None:
-        text = f"This run trains {run.recipe.model.name} as it is: its architecture does not adapt."
         return PageSection("cells", "The architecture", {"summary": text, "drawings": [], "tables": []})
     specs = drawn_one_by_one(architecture.before.architecture.model, architecture.specs)
     drawings, left = _drawings(specs, architecture)

@@ -100,13 +100,13 @@ def read_theta(run: RunRecord, kinds: Mapping[str, str]) -> ThetaHistory | None:
         run: its record.
         kinds: what the plain network has at each edge, by name.
     """
-    points = {event["step"]: event["theta"] for event in run.of("theta", "fix") if event["theta"]}
+    points = {event["step"]: event["theta"] for event in run.of("theta", "fix") if event.get("theta")}
     if not points or run.recipe.adapt is None or run.recipe.adapt.score != "theta":
         return None
     fix, adapt = run.last("fix"), run.recipe.adapt
     steps, edges = sorted(points), list(next(iter(points.values())))
     theta = {edge: [points[step][edge] for step in steps] for edge in edges}
-    changed = fix["changed"] if fix else {}
+    changed = fix.get("changed", {}) if fix else {}
     has_threshold = adapt.none_rule == "threshold" and not adapt.choices and "none" in map(kinds.get, edges)
     return ThetaHistory(
         steps, theta, kinds, {edge: choice for edge, choice in changed.items() if edge in theta},
@@ -135,7 +135,7 @@ def _own_edges(run: RunRecord, now: Mapping[str, Choice]) -> set[str]:
     assert adapt is not None
     if adapt.none_start or adapt.start_share is not None or not run.of("weights"):
         return set(now)
-    mixed = {edge for event in run.of("theta", "fix") for edge in event["theta"]}
+    mixed = {edge for event in run.of("theta", "fix") for edge in event.get("theta", ())}
     return mixed | {edge for event in run.of("choice") for edge in event["choices"]}
 
 

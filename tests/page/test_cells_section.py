@@ -84,6 +84,11 @@ def test_a_run_that_does_not_adapt_says_so(tmp_path: Path) -> None:
     assert "does not adapt" in render_page("a run", [section])
 
 
+def test_a_network_that_is_not_known_here_is_named(tmp_path: Path) -> None:
+    run = recorded_run(tmp_path / "run", "model.name=of_someone", "model.args={}", events=theta_events(10))
+    assert cells_section(run).values["summary"].startswith("of_someone can't be built here, so that its cells are not")
+
+
 def test_scores_are_shown_round_by_round(tmp_path: Path) -> None:
     events = [
         {
