@@ -1,12 +1,12 @@
 """What ran, on what, how it ended, what it gave and what it cost."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import altair
 
+from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.accuracy import wilson_interval
 from ssl_adapt.json_text import read_json, read_text
 from ssl_adapt.page.chart_style import ACCENT
@@ -17,9 +17,9 @@ from ssl_adapt.page.run_costs import (
     first_cost,
     read_architecture,
     seconds_by_part,
-    training_seconds,
 )
 from ssl_adapt.page.run_facts import run_facts
+from ssl_adapt.runs.run_list import go_on_command, state_of_run
 from ssl_adapt.runs.run_record import RunRecord
 from ssl_adapt.runs.short_text import short_time
 from ssl_adapt.training.measurements import LANDMARKS as LONG_LANDMARKS
@@ -62,15 +62,18 @@ def overview_section(run: RunRecord) -> PageSection:
 
 def how_it_ended(run: RunRecord) -> Ending:
     """The state of the run in words, its reason, and how to go on."""
-    state, reason = str(run.status.get("state") or "unknown"), str(run.status.get("reason") or "")
+    try:
+        state, reason = state_of_run(run.folder, run.status)
+    except UserError as error:
+        state, reason = "unknown", str(error)
     if state == "finished":
-        return Ending(state, reason, None)
-    if state == "running":
-        reason = f"or ended without a word; begun or resumed {run.status.get('time', 'at an unknown time')}"
-    again = [f"recipe={run.folder / 'recipe.yaml'}", f"run.dir={run.folder}", "run.resume=auto"]
-    if run.recipe.run.stop_after_epochs is not None:
-        again.append("run.stop_after_epochs=null")
-    return Ending(state, reason, f"ssl-adapt pretrain {shlex.join(again)}")
+        return Ending(state, reason or "", None)
+    if state == "running" and not reason:
+        reason = f"begun or resumed {run.status.get('time', 'at an unknown time')}"
+    path = run.folder / "recipe.yaml"
+    was_asked = run.recipe.run.stop_after_epochs is not None
+    command = go_on_command(run.folder, read_text(path, str(path)), was_asked_to_stop=was_asked)
+    return Ending(state, reason or "", command)
 
 
 def find_warnings(run: RunRecord) -> list[str]:
@@ -132,7 +135,7 @@ def _tiles(run: RunRecord) -> list[Tile]:
             ("multiply-adds", cost.macs, began and began.macs),
         ):
             tiles.append(Tile(what, short_number(now), _compared(now, was)))
-    if seconds := training_seconds(run):
+    if seconds := run.seconds:
         tiles.append(Tile("training", short_time(seconds), "evaluations aside"))
     return tiles
 

@@ -70,11 +70,6 @@ def read_architecture(folder: Path) -> Architecture | None:
     return Architecture.from_json(read_text(path, str(path))) if path.is_file() else None
 
 
-def training_seconds(run: RunRecord) -> float:
-    """The time of all epochs, evaluations aside."""
-    return float(sum(event["seconds"] for event in run.of("epoch")))
-
-
 def seconds_by_part(run: RunRecord) -> dict[str, float]:
     """Where the time went, in seconds: the parts of a step, estimated from the steps that were timed, and evaluation.
 
@@ -85,7 +80,7 @@ def seconds_by_part(run: RunRecord) -> dict[str, float]:
     whole = sum(sums.values())
     if not whole:
         return {}
-    seconds = {name: training_seconds(run) * part / whole for name, part in sums.items() if part}
+    seconds = {name: run.seconds * part / whole for name, part in sums.items() if part}
     evaluation = evaluation_seconds(run)
     return {**seconds, "evaluation": evaluation} if evaluation else seconds
 

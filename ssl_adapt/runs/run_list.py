@@ -129,7 +129,7 @@ def _read_row(folder: Path, name: str) -> RunRow:
         raise UserError(f"{path} is not the recipe of a run: train.epochs is missing")
     status, result, events = read_values(folder / STATUS), read_values(folder / RESULT), read_events(folder, SHOWN)
     last: Mapping[str, Any] = next((event for event in reversed(events) if event["event"] == "epoch"), {})
-    state, reason = _state(folder, status)
+    state, reason = state_of_run(folder, status)
     return RunRow(
         name,
         folder,
@@ -149,7 +149,7 @@ def _read_row(folder: Path, name: str) -> RunRow:
     )
 
 
-def _state(folder: Path, status: Mapping[str, Any]) -> tuple[str, str | None]:
+def state_of_run(folder: Path, status: Mapping[str, Any]) -> tuple[str, str | None]:
     """The state and its reason; "killed" where the run says that it goes on and holds no lock, or has no process."""
     state, reason = status.get("state"), status.get("reason")
     if state is None:

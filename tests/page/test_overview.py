@@ -40,7 +40,7 @@ def test_a_stopped_run_says_how_to_go_on(tmp_path: Path) -> None:
     assert ending[:2] == ("stopped", "after epoch 2, by run.stop_after_epochs")
     folder = tmp_path / "a b"
     assert ending.command == (
-        f"ssl-adapt pretrain 'recipe={folder}/recipe.yaml' 'run.dir={folder}' run.resume=auto "
+        f"ssl-adapt pretrain 'recipe={folder}/recipe.yaml' run.resume=auto 'run.dir=\"{folder}\"' "
         "run.stop_after_epochs=null"
     )
 
