@@ -15,6 +15,9 @@ CHROMIUM = Path("/usr/bin/chromium")
 pytestmark = pytest.mark.skipif(not CHROMIUM.exists(), reason="needs Debian's Chromium")
 
 
+pytestmark = pytest.mark.slow  # a browser; test_page_in_browser.py has the fast ones
+
+
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     """The page of a run in a narrow window; what it complains about is collected in `page.complaints`."""

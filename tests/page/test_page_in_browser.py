@@ -42,6 +42,7 @@ def test_the_slider_smooths_every_curve_that_has_a_smooth_line(browser: Any, pag
         assert page.tab.locator(".controls output").inner_text() == "means over 25 % of the run"
 
 
+@pytest.mark.slow
 def test_figures_far_below_are_drawn_later_and_as_smooth_as_the_others(browser: Any, page_file: Path) -> None:
     with opened(browser, page_file, width_px=400) as page:
         name = "images-per-second"
@@ -72,6 +73,7 @@ def test_the_theme_follows_the_system_until_the_button_is_pressed(browser: Any, 
         assert button.inner_text() == "Dark"
 
 
+@pytest.mark.slow
 def test_it_is_printed_on_white_from_a_dark_page_too(browser: Any, page_file: Path) -> None:
     with opened(browser, page_file, theme="dark") as page:
         drawing = page.show("loss")
@@ -81,6 +83,7 @@ def test_it_is_printed_on_white_from_a_dark_page_too(browser: Any, page_file: Pa
         assert drawing.evaluate("(one) => getComputedStyle(one).maxWidth") == "100%", "paper is narrower than a screen"
 
 
+@pytest.mark.slow
 def test_everything_is_reached_by_the_keyboard(browser: Any, page_file: Path) -> None:
     with opened(browser, page_file) as page:
         press, focused = page.tab.keyboard.press, "document.activeElement"
@@ -97,6 +100,7 @@ def test_everything_is_reached_by_the_keyboard(browser: Any, page_file: Path) ->
         assert page.path("loss") != before
 
 
+@pytest.mark.slow
 def test_the_pointer_finds_the_nearest_step(browser: Any, page_file: Path) -> None:
     with opened(browser, page_file) as page:
         box = page.show("loss").bounding_box()
@@ -108,7 +112,8 @@ def test_the_pointer_finds_the_nearest_step(browser: Any, page_file: Path) -> No
         ]  # fmt: skip
 
 
-@pytest.mark.parametrize("width_px", [400, pytest.param(1300, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("width_px", [400, 1300])
 def test_it_is_accessible_in_light_and_dark_and_fits(browser: Any, page_file: Path, width_px: int) -> None:
     with opened(browser, page_file, width_px=width_px) as page:
         page.draw_all()
