@@ -8,6 +8,7 @@ from typing import Any
 import altair
 
 from ssl_adapt.errors import UserError
+from ssl_adapt.page.chart_style import ACCENT
 from ssl_adapt.page.page_section import FigureTable, PageFigure, PageSection, create_figure
 from ssl_adapt.report.compare_groups import SCORE_NAMES, Comparison, compare_groups
 from ssl_adapt.report.paired_test import p_text
@@ -186,14 +187,14 @@ def _differences(comparison: Comparison | None) -> PageFigure | None:
     base = altair.Chart(altair.Data(values=values)).encode(
         y=altair.Y("group:N", sort=names, title=None, axis=altair.Axis(labelLimit=220))
     )
-    title = f"points over {comparison.groups[0].name}"
+    title, axis = f"points over {comparison.groups[0].name}", altair.Axis(tickCount=6)
     zero = altair.Chart(altair.Data(values=[{"zero": 0}])).mark_rule(strokeDash=[3, 3])
     numbers = [altair.Tooltip(f"{key}:Q", format="+.2f") for key in ("points", "low", "high")]
     chart = altair.layer(
-        zero.encode(x=altair.X("zero:Q", title=title)),
-        base.mark_rule(strokeWidth=2.5, color="#3b82c4").encode(x=altair.X("low:Q", title=title), x2="high:Q"),
-        base.mark_circle(size=110, opacity=1, color="#3b82c4").encode(
-            x=altair.X("points:Q", title=title), tooltip=["group:N", *numbers, "pairs:Q"]
+        zero.encode(x=altair.X("zero:Q", title=title, axis=axis)),
+        base.mark_rule(strokeWidth=2.5, color=ACCENT).encode(x=altair.X("low:Q", title=title, axis=axis), x2="high:Q"),
+        base.mark_circle(size=110, opacity=1, color=ACCENT).encode(
+            x=altair.X("points:Q", title=title, axis=axis), tooltip=["group:N", *numbers, "pairs:Q"]
         ),
     )  # fmt: skip
     return create_figure(
@@ -223,7 +224,9 @@ def _curve(groups: Groups, name: str, title: str, events: Sequence[str], key: st
     ]  # fmt: skip
     if not values:
         return None
-    base = altair.Chart(altair.Data(values=values)).encode(x=altair.X("step:Q", title="step"))
+    base = altair.Chart(altair.Data(values=values)).encode(
+        x=altair.X("step:Q", title="step", axis=altair.Axis(tickCount=6))
+    )
     color = altair.Color("group:N", sort=list(groups), title=None, legend=altair.Legend(symbolOpacity=1))
     y = altair.Y("mean(value):Q", title=None, axis=altair.Axis(format=form)).scale(zero=False)
     tooltip = [

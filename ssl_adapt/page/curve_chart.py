@@ -12,6 +12,7 @@ from ssl_adapt.page.page_section import FigureTable, PageFigure, create_figure
 SMOOTHING = "smoothing"  # the parameter of every curve that is smoothed: the share of its points in an average, in %
 DEFAULT_SMOOTHING = 5
 MOST_POINTS = 1500  # of a series; more are averaged, as a screen has no room for them
+MANY_STEPS = 10_000  # from which the axis has them as 10k
 TABLE_POINTS = 40  # of a curve whose values are a table too
 
 
@@ -78,7 +79,8 @@ def draw_curve(curve: Curve, axis: RunAxis) -> PageFigure:
     series = list(dict.fromkeys(point.series for point in curve.points))
     points = [point for name in series for point in _thinned([one for one in curve.points if one.series == name])]
     values = [{**point._asdict(), "order": order} for order, point in enumerate(points)]
-    x = altair.X("step:Q").scale(domain=[0, axis.last_step], nice=False).axis(format="~s", tickCount=6).title("step")
+    form = "~s" if axis.last_step >= MANY_STEPS else ",d"
+    x = altair.X("step:Q").scale(domain=[0, axis.last_step], nice=False).axis(format=form, tickCount=6).title("step")
     base = altair.Chart().encode(x=x)  # the data are the whole chart's, so that they are smoothed once
     layers = [
         *_background(axis, x),
