@@ -13,7 +13,7 @@ SHOWN = [ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "resul
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """The files of docs/ and the others that the site shows, under their paths in the repository."""
     for path in SHOWN:
-        if path.suffix in (".md", ".svg", ".png"):
+        if path.suffix in (".md", ".svg", ".png", ".jsonl"):
             files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
 

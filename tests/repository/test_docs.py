@@ -232,7 +232,7 @@ def test_the_python_of_a_page_runs(page: str, workspace: Path, tmp_path: Path, m
 
 
 def test_the_site_is_built_without_a_warning_and_asks_nobody(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]
     done = subprocess.run(
         command, cwd=ROOT, env={**os.environ, "NO_MKDOCS_2_WARNING": "1"}, capture_output=True, text=True
     )
