@@ -172,4 +172,4 @@ def test_changes_that_would_blind_the_network_are_passed_over():
 
 
 def test_latency_is_measured():
-    assert 0 < measure_cost(nn.Linear(4, 4), torch.zeros(2, 4), "seconds") < 0.1
+    assert 0 < measure_cost(nn.Linear(4, 4), torch.zeros(2, 4), "seconds") < 1

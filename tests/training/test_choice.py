@@ -14,7 +14,9 @@ from accelerate import Accelerator
 from short_runs import SUPERVISED, TINY, assert_same_weights, events, load_checkpoint, timeless_events
 
 from ssl_adapt import Architecture, apply_architecture, load_recipe
+from ssl_adapt.adaptation import budget
 from ssl_adapt.adaptation.budget import measure_cost
+from ssl_adapt.adaptation.cost import count_macs
 from ssl_adapt.adaptation.edge import MixedEdge
 from ssl_adapt.adaptation.removal import possible_changes
 from ssl_adapt.data import load_image_splits
@@ -83,7 +85,9 @@ def create(objective: str, *more: str) -> Learner:
         ("simclr", "removal", "seconds", 0.7, "hard"),
     ],
 )
-def test_the_export_is_as_cheap_as_the_budget_says(tmp_path, capsys, objective, score, unit, share, mode):
+def test_the_export_is_as_cheap_as_the_budget_says(tmp_path, capsys, monkeypatch, objective, score, unit, share, mode):
+    if unit == "seconds":  # a stopwatch that other work of the computer does not disturb
+        monkeypatch.setattr(budget, "_seconds", lambda model, images: 1e-9 * count_macs(model, images[:1]))
     annealing = ["train.epochs=3", "adapt.mode=anneal", "adapt.anneal_epochs=1"] if mode == "anneal" else []
     export = run(tmp_path / "a", objective, f"adapt.score={score}", f"{KEYS[unit]}={share}", *annealing)
     loaded = timm.create_model(f"local-dir:{export}", pretrained=True)
@@ -91,12 +95,9 @@ def test_the_export_is_as_cheap_as_the_budget_says(tmp_path, capsys, objective, 
     result = json.loads((tmp_path / "a" / "result.json").read_text())
     reached = result["budget"]["reached"]
     assert result["budget"] == {"unit": unit, "share": share, "reached": reached}
-    if unit == "seconds":  # those of a computer with other work: the count says that it is cheaper
-        assert cost(loaded, "macs") < cost(plain, "macs")
-        assert 0 < reached < 1.5
-    else:
-        assert cost(loaded, unit) / cost(plain, unit) == reached <= share
-        assert f"budget: {reached:.1%} of the plain network's" in capsys.readouterr().out
+    assert cost(loaded, unit) / cost(plain, unit) == pytest.approx(reached, rel=1e-12)
+    assert reached <= share
+    assert f"budget: {reached:.1%} of the plain network's" in capsys.readouterr().out
     changed = Architecture.of(loaded).changed
     saved = Architecture.from_json((tmp_path / "a" / "architecture.json").read_text())
     [fix], [choice] = events(tmp_path / "a", "fix"), events(tmp_path / "a", "choice")
