@@ -3,9 +3,11 @@
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from page_browser import chromium
 
 # Before torch is imported: more threads than cores make small networks slower, and sums differ with their number.
 os.environ["OMP_NUM_THREADS"] = "1"
@@ -20,3 +22,10 @@ def _fresh_accelerate_state() -> Iterator[None]:
     yield
     if "accelerate.state" in sys.modules:
         sys.modules["accelerate.state"].AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """A headless Chromium; the tests of a module that need one are skipped where there is none."""
+    with chromium() as found:
+        yield found

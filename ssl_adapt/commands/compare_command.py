@@ -27,7 +27,7 @@ intervals and t-tests, and the keys in which the recipes differ. page=FILE draws
 network. The names are yours; * in RUNS stands for anything:
   original='runs/original_seed*' adapted='runs/adapted_seed*'    a=runs/one,runs/two b=runs/three,runs/four
 """
-FILE_WIDTH, MOST_SHOWN = 160, 60  # characters of a line in a file; of a value of a recipe
+FILE_WIDTH = 160  # characters of a line in a file
 
 
 class CompareOptions(Section):
@@ -88,6 +88,7 @@ def run(arguments: Sequence[str]) -> None:
 def _print(found: "Comparison") -> None:
     from rich.console import Console
 
+    from ssl_adapt.report.compare_groups import shown_value, with_sd
     from ssl_adapt.report.paired_test import p_text
 
     console = Console(highlight=False)
@@ -97,7 +98,7 @@ def _print(found: "Comparison") -> None:
     console.print(f"{found.score_name} in %, {found.protocol}; seeds {seeds}\n", markup=False)
     rows = [
         [
-            group.name, str(len(group.scores)), _with_sd(group.mean, group.sd), short_count(group.parameters),
+            group.name, str(len(group.scores)), with_sd(group.mean, group.sd), short_count(group.parameters),
             short_count(group.macs), short_time(group.seconds),
         ]
         for group in found.groups
@@ -119,7 +120,7 @@ def _print(found: "Comparison") -> None:
     if any(difference.low is None for difference in found.differences):
         console.print("\nNo interval and no p: there is one pair, or all pairs differ by the same.", markup=False)
     names = [group.name for group in found.groups]
-    rows = [[key, *(_value(values[name]) for name in names)] for key, values in found.recipe.items()]
+    rows = [[key, *(shown_value(values[name]) for name in names)] for key, values in found.recipe.items()]
     console.print("", _table(["recipe", *names], rows, "left") if rows else "The recipes are the same.", sep="\n")
 
 
@@ -133,14 +134,3 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[str]], justify: Any = "
     for row in rows:
         table.add_row(*map(Text, row))
     return table
-
-
-def _with_sd(mean: float, sd: float | None) -> str:
-    return f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}")
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, dict):  # a section that another group lacks
-        value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None)
-    text = "null" if value is None else str(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."

@@ -3,6 +3,7 @@
 import itertools
 import re
 from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any
 
 import altair
@@ -10,7 +11,7 @@ import altair
 from ssl_adapt.errors import UserError
 from ssl_adapt.page.chart_style import ACCENT
 from ssl_adapt.page.page_section import FigureTable, PageFigure, PageSection, create_figure
-from ssl_adapt.report.compare_groups import SCORE_NAMES, Comparison, compare_groups
+from ssl_adapt.report.compare_groups import SCORE_NAMES, Comparison, compare_groups, shown_value, with_sd
 from ssl_adapt.report.paired_test import p_text
 from ssl_adapt.runs.run_record import RunRecord
 from ssl_adapt.runs.same_recipe import FREE
@@ -19,7 +20,6 @@ from ssl_adapt.runs.short_text import short_count, short_time
 Groups = Mapping[str, Sequence[RunRecord]]
 SEED = re.compile(r"[-_.\s]*seed[-_=.\s]*\d+", re.IGNORECASE)  # of a folder's name
 ROW_PX = 46
-MOST_SHOWN = 60  # characters of a recipe's value
 
 
 def group_runs(runs: Sequence[RunRecord]) -> dict[str, list[RunRecord]]:
@@ -93,11 +93,7 @@ def _group_rows(groups: Groups) -> list[tuple[str, ...]]:
 def _mean_text(values: Sequence[float]) -> str:
     if not values:
         return "none yet"
-    mean = sum(values) / len(values)
-    if len(values) == 1:
-        return f"{mean:.2f}"
-    sd = (sum((value - mean) ** 2 for value in values) / (len(values) - 1)) ** 0.5
-    return f"{mean:.2f} ± {sd:.2f}"
+    return with_sd(fmean(values), stdev(values) if len(values) > 1 else None)
 
 
 def _mean_count(values: Sequence[Any]) -> str:
@@ -123,14 +119,7 @@ def _difference_rows(comparison: Comparison | None) -> list[tuple[str, ...]]:
 
 def _recipe_rows(comparison: Comparison | None) -> list[tuple[str, ...]]:
     differing = comparison.recipe if comparison else {}
-    return [(key, *map(_shown, by_group.values())) for key, by_group in differing.items()]
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, dict):  # a section that another group lacks
-        value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None)
-    text = "null" if value is None else str(value)
-    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
+    return [(key, *map(shown_value, by_group.values())) for key, by_group in differing.items()]
 
 
 def _run_row(group: str, run: RunRecord) -> tuple[str, ...]:

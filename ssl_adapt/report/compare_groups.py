@@ -16,6 +16,7 @@ from ssl_adapt.runs.run_record import RunRecord, read_run
 from ssl_adapt.runs.same_recipe import FREE, differing_keys, value_at
 
 SCORE_NAMES = {"knn_top1": "kNN top-1", "accuracy_top1": "accuracy top-1"}
+MOST_SHOWN = 60  # characters of a value of a recipe
 
 
 @dataclass(frozen=True)
@@ -150,6 +151,19 @@ def compare_groups(groups: Mapping[str, Sequence[RunRecord]]) -> Comparison:
         judged.result.get("protocol", ""),
         tuple(by_seed[first]),
     )
+
+
+def with_sd(mean: float, sd: float | None) -> str:
+    """A mean with its standard deviation, if there is one."""
+    return f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}")
+
+
+def shown_value(value: object) -> str:
+    """A value of a recipe, or a section that another group lacks, on one line, cut where it is long."""
+    if isinstance(value, dict):
+        value = ", ".join(f"{key} {inner}" for key, inner in value.items() if inner is not None)
+    text = "null" if value is None else str(value)
+    return text if len(text) <= MOST_SHOWN else f"{text[: MOST_SHOWN - 3]}..."
 
 
 def _by_seed(name: str, runs: Sequence[RunRecord]) -> dict[int, RunRecord]:

@@ -1,11 +1,10 @@
 """The features on a page in a browser: filters, pictures under the pointer, hostile names, screen readers, phones."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from page_browser import OpenPage, chromium, opened
+from page_browser import OpenPage, opened
 from page_runs import ALERT, QUOTED, hostile_run
 from short_runs import run
 
@@ -15,12 +14,6 @@ from ssl_adapt.page.write_page import render_page
 from ssl_adapt.runs.run_record import read_run
 
 pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")

@@ -1,20 +1,13 @@
 """The page of a run in a browser: sliders, theme, keyboard, tooltips, phones, screen readers, and no network."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import short_runs
-from page_browser import chromium, opened
+from page_browser import opened
 
 from ssl_adapt.page.write_page import write_report
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    with chromium() as found:
-        yield found
 
 
 @pytest.fixture(scope="module")
