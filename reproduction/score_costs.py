@@ -19,6 +19,7 @@ from ssl_adapt.adaptation.architecture import edge_specs
 from ssl_adapt.adaptation.removal import possible_changes, removal_scores
 from ssl_adapt.adaptation.taylor import taylor_scores
 from ssl_adapt.objectives import Objective
+from ssl_adapt.recipe import Recipe
 from ssl_adapt.training.objective import create_objective
 from ssl_adapt.training.optimizers import create_weight_optimizer
 from ssl_adapt.training.setting import load_splits
@@ -27,10 +28,9 @@ NETWORKS = ("resnet", "resnet_operations", "vit", "convnext")
 Work = Callable[[], None]
 
 
-def works(network: str, root: str, images: int, batches: int) -> tuple[int, dict[str, Work]]:
+def works(recipe: Recipe, network: str, batches: int) -> tuple[int, dict[str, Work]]:
     """The number of changes that are scored, and by name the work that is timed; "plain step" is the unit."""
     torch.manual_seed(1)
-    recipe = create_recipe(network, 1, root, images)
     train_set, _ = load_splits(recipe.data)
     objective = create_objective(recipe, train_set)
     declare_branches(network, objective.network.backbone, recipe.model.args)
@@ -90,9 +90,14 @@ def main(given: Sequence[str] | None = None) -> None:
     parser.add_argument("--batches", type=int, default=8, help="that a score sees")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--networks", nargs="+", default=NETWORKS)
+    parser.add_argument("--width", type=int, default=8, help="of the ResNets")
+    parser.add_argument("--image-px", type=int, default=16)
     arguments = parser.parse_args(given)
     for network in arguments.networks:
-        changes, by_name = works(network, arguments.root, arguments.images, arguments.batches)
+        recipe = create_recipe(
+            network, 1, arguments.root, arguments.images, width=arguments.width, image_px=arguments.image_px
+        )
+        changes, by_name = works(recipe, network, arguments.batches)
         times: dict[str, list[float]] = {name: [] for name in by_name}
         for index in range(arguments.rounds + 1):
             for name, work in by_name.items():

@@ -30,13 +30,14 @@ REMOVED: dict[str, Choice] = {name: "none" if name.startswith("vit") else "ident
 START = {network: network.removesuffix("_operations") for network in NETWORKS}  # whose trained start is taken
 
 
-def create_recipe(network: str, seed: int, root: str, images: int) -> Recipe:
-    """Images of 16 px from a tar; labels with a padded crop and a flip, or SimCLR; SGD for ResNets, else AdamW."""
+def create_recipe(network: str, seed: int, root: str, images: int, *, width: int = 8, image_px: int = 16) -> Recipe:
+    """Images from a tar; labels with a padded crop and a flip, or SimCLR; SGD for ResNets, else AdamW."""
     values: dict[str, Any] = {
-        "seed": seed, "data.root": root, "data.image_px": 16, "data.train_images": images, "data.batch_size": 96,
+        "seed": seed, "data.root": root, "data.image_px": image_px, "data.train_images": images, "data.batch_size": 96,
         **NETWORKS[network],
     }  # fmt: skip
     if network.startswith("resnet"):
+        values["model.args"] = {**values["model.args"], "width": width}
         values |= {"train.lr": 0.1, "train.weight_decay": 5e-4, "views.pad_px": 2}
         return load_recipe("supervised_resnet20", values)
     values |= {

@@ -3,7 +3,7 @@
 Prints Markdown, and draws FOLDER/figure.svg.
 """
 
-import sys
+import argparse
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -118,8 +118,17 @@ def draw(rows: Iterable[Row], path: Path, scores: Sequence[str] = SCORES[:2]) ->
         figure.savefig(path, metadata={"Date": None})
 
 
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
+def main(given: Sequence[str] | None = None) -> None:
+    """Print the table of a folder's rows, and draw its figure beside them."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folder", type=Path, help="that `reproduction.tau_study` wrote to")
+    folder = parser.parse_args(given).folder
+    if not (folder / "rows.jsonl").is_file():
+        parser.error(f"{folder} has no rows.jsonl; `python -m reproduction.tau_study --folder {folder}` writes it")
     measured = read_rows(folder / "rows.jsonl")
     print(to_markdown(measured))
     draw(measured, folder / "figure.svg")
+
+
+if __name__ == "__main__":
+    main()
