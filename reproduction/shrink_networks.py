@@ -24,6 +24,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
             "patch_size": 1, "depths": [3, 3, 9, 3], "dims": [16, 24, 32, 48], "kernel_sizes": 3, "ls_init_value": 0.1,
         },
     },
+    "efficientnet": {
+        "model.name": "tf_efficientnet_lite0", "model.args": {}, "data.image_px": 48, "data.batch_size": 50,
+        "data.mean": [0.5, 0.5, 0.5], "data.std": [0.5, 0.5, 0.5], "views.pad_px": 6,
+    },
 }  # fmt: skip
 # What is put in the place of a block or convolution, or of a branch of a vit.
 REMOVED: dict[str, Choice] = {name: "none" if name.startswith("vit") else "identity" for name in NETWORKS}
@@ -46,12 +50,12 @@ def create_recipe(network: str, seed: int, root: str, images: int, *, width: int
     }  # fmt: skip
     if network == "vit_simclr":
         return load_recipe("simclr_resnet20", values)
-    return load_recipe("supervised_resnet20", {**values, "views.pad_px": 2})
+    return load_recipe("supervised_resnet20", {"views.pad_px": 2, **values})
 
 
 def declare_branches(network: str, backbone: nn.Module, model_args: dict[str, Any]) -> None:
-    """Make the residual branches of a timm network edges: attention and MLP of a vit, whole blocks of a convnext."""
+    """Make the residual branches of a timm network edges: attention and MLP of a vit, else whole blocks."""
     if network.startswith("vit"):
         adaptable(backbone, ["blocks.*.attn", "blocks.*.mlp"], model_args=model_args)
-    elif network == "convnext":
+    elif network in ("convnext", "efficientnet"):
         adaptable(backbone, granularity="branch", model_args=model_args)

@@ -26,7 +26,7 @@ class ShrinkOptions(Section):
     """Which networks, seeds, budgets and arms, and how long they are trained."""
 
     root: Text = Field(description="folder or tar of CIFAR-10")
-    network: Literal["resnet", "resnet_operations", "vit", "vit_simclr", "convnext"] = Field(
+    network: Literal["resnet", "resnet_operations", "vit", "vit_simclr", "convnext", "efficientnet"] = Field(
         default="resnet", description="which network"
     )
     seeds: Seeds = Field(default=(1, 2, 3, 4, 5), description="of weights, order and views")
@@ -34,6 +34,9 @@ class ShrinkOptions(Section):
     arms: Names = Field(default=ARMS, description="the ways to get there")
     draws: Count = Field(default=3, description="random choices for each seed and budget")
     images: Count = Field(default=10_000, description="training images")
+    weights: Text | None = Field(
+        default=None, description="file of weights that the trained start begins with; null: random ones"
+    )
     start_epochs: Count = Field(default=30, description="epochs that make the trained start")
     tail_epochs: Count = Field(default=6, description="epochs after it")
     tail_lr_share: Part = Field(default=0.5, description="peak learning rate after it, over that of the start")

@@ -22,6 +22,8 @@ from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.removal import Change, make_change, possible_changes, ranked, removal_scores
 from ssl_adapt.adaptation.taylor import taylor_scores
+from ssl_adapt.backbones.fit_weights import fit_weights
+from ssl_adapt.export.read_weights import read_weights
 from ssl_adapt.objectives import Objective
 from ssl_adapt.training.measurements import create_monitor
 from ssl_adapt.training.objective import create_objective
@@ -76,7 +78,8 @@ class Study:
         self.monitor = create_monitor(
             self.recipe.data, self.recipe.knn, self.train_set, test_set, stages, seed, torch.device("cpu")
         )
-        self.images = torch.randn(2, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+        px = self.recipe.data.image_px
+        self.images = torch.randn(2, 3, px, px, generator=torch.Generator().manual_seed(0))
         self.plain_macs = self._macs(self.objective().network.backbone)
 
     def objective(self) -> Objective:
@@ -93,6 +96,10 @@ class Study:
         if path.exists():
             objective.network.load_state_dict(torch.load(path, weights_only=True))
         else:
+            if self.options.weights is not None:
+                backbone = objective.network.backbone
+                fitted = fit_weights(backbone, read_weights(Path(self.options.weights)), new_classifier=True)
+                backbone.load_state_dict(fitted.tensors, strict=False)
             self.train(objective, epochs=self.options.start_epochs, lr=self.recipe.train.lr)
             torch.save(objective.network.state_dict(), path)
         return objective
