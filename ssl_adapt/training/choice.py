@@ -71,7 +71,8 @@ def choose_changes(
     began = time.perf_counter()
     adapt = learner.adapt
     assert adapt is not None
-    share = 1 - (1 - adapt.budget[1]) * (index + 1) / stages.rounds if adapt.budget else 1.0
+    way = (index + 1) / stages.rounds
+    share = 1 - way + way * adapt.budget[1] if adapt.budget else 1.0  # at its end exactly the budget
     if adapt.budget is not None and gather_objects(_cost_share(learner, data) <= share)[0]:  # nothing is measured then
         return Choice([], [], 0, time.perf_counter() - began)
     batches = views_for_scores(learner, data, train_set, stages, seed, index)

@@ -100,7 +100,8 @@ def choose_growth(
     assert adapt.start_share is not None
     assert learner.plain_cost is not None
     backbone, branches, unit = learner.network.backbone, learner.branches, adapt.budget[0]
-    share = adapt.start_share + (adapt.budget[1] - adapt.start_share) * (index + 1) / stages.rounds
+    way = (index + 1) / stages.rounds
+    share = (1 - way) * adapt.start_share + way * adapt.budget[1]  # at its end exactly the budget
     limit, images = share * learner.plain_cost, cost_images(data, learner.accelerator.device)
 
     def cost(names: Sequence[str]) -> float:

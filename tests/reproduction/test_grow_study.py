@@ -17,13 +17,14 @@ def test_every_arm_is_run_once_and_ends_whole(tmp_path, capsys):
     assert [*rows] == [*grow_study.ARMS]
     opened = {arm: [name for names in row["opened"] for name in names] for arm, row in rows.items()}
     for arm, row in rows.items():
-        is_whole = arm.startswith("whole")
-        assert (opened[arm] == []) == is_whole
-        assert is_whole or (row["shares"][-1] == 1 and row["shares"][0] < 0.8 and len(opened[arm]) >= 5)
+        stays = arm == "whole" or arm in grow_study.EQUAL_TIME
+        assert (opened[arm] == []) == stays
+        assert stays or (row["shares"][-1] == 1 and row["shares"][0] < 0.8 and len(opened[arm]) >= 5)
         assert row["seconds"] > 0
     assert {*opened["gradmax"]} == {*opened["random"]} == {*opened["uniform"]}, "all start alike and end whole"
     share = rows["gradmax"]["seconds"] / rows["whole"]["seconds"]
     assert rows["whole_equal_time"]["epochs"] == max(1, round(2 * share))
+    assert rows["small_equal_time"]["epochs"] >= rows["half_equal_time"]["epochs"]
     grow_study.main(given)
     assert (tmp_path / "rows.jsonl").read_text().splitlines() == lines
     capsys.readouterr()

@@ -149,6 +149,20 @@ def test_a_choice_leaves_the_network_as_it_was():
     assert all(torch.equal(value, state[name]) for name, value in learner.network.state_dict().items())
 
 
+def test_the_last_round_opens_every_branch_that_is_left():
+    """0.3 and three thirds of 0.7 are a little less than 1 in floating point."""
+    given = "adapt.start_share=0.3", "adapt.score=random"
+    learner, recipe = create("simclr", *given), load_recipe(arguments("simclr", *given))
+    images = load_image_splits("digits", image_px=8).train
+    stages = create_stages(recipe.data, recipe.train, recipe.adapt, len(images))
+    for index in range(stages.rounds):
+        assert learner.branches
+        choice = choose_growth(learner, recipe.data, images, stages, 0, index)
+        open_branches(learner, [change.edges[0] for change in choice.changes])
+    assert not learner.branches
+    assert not Architecture.of(learner.network.backbone).changed
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("growing") / "run"
