@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from itertools import count
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import replace_module
+from ssl_adapt.adaptation.cost import copy_to_meta
 from ssl_adapt.adaptation.edge import Choice, Skip, Zero
 
 
@@ -141,7 +141,7 @@ class Probe:
 
     def _copy_to_meta(self) -> nn.Module:
         try:
-            copied = deepcopy(self._model).to("meta")
+            copied = copy_to_meta(self._model)
             is_same = [output.shape for output in _run(copied, self._images.to("meta"))] == self._shapes
         except Exception:  # its code needs values (or another device); the network itself will do
             return self._model

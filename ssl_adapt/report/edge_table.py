@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from copy import deepcopy
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, cast
 
@@ -13,7 +12,7 @@ from rich.text import Text
 from torch import Tensor, nn
 
 from ssl_adapt.adaptation.architecture import Architecture, edge_specs, model_name, replace_module
-from ssl_adapt.adaptation.cost import count_macs, count_parameters
+from ssl_adapt.adaptation.cost import copy_to_meta, count_macs, count_parameters
 from ssl_adapt.adaptation.edge import Choice, EdgeSpec, Zero
 from ssl_adapt.adaptation.sharing import group_name
 from ssl_adapt.errors import UserError
@@ -87,7 +86,7 @@ def describe_network(model: nn.Module, image_px: int) -> NetworkTable:
         ValueError: if the network declares no edges, is mixed, or can't take images of that size.
     """
     architecture, specs = Architecture.of(model), edge_specs(model)
-    network = deepcopy(model).to("meta").eval()
+    network = copy_to_meta(model).eval()
     image = torch.zeros(1, 3, image_px, image_px, device="meta")
     try:
         macs = count_macs(network, image)
