@@ -6,6 +6,7 @@ RECIPE := quickstart$(if $(filter-out digits,$(DATA)),_$(DATA))
 BIN := .venv/bin
 
 PYTEST := $(BIN)/python -m pytest
+PARALLEL := --numprocesses=logical --maxprocesses=8 --dist=loadfile
 # The kernels of a CPU with AVX2 and no more, and memory that is filled with other bytes before and after its use, and
 # checked; glibc, from 2.34 on, checks it with that library alone.
 OTHER_CPU := ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 \
@@ -32,10 +33,10 @@ quickstart: .venv/installed
 
 test: .venv/installed-dev
 	$(MAKE) --no-print-directory --jobs=2 lint test-other-cpu
-	$(PYTEST) --numprocesses=logical --maxprocesses=8 --dist=loadfile
+	$(PYTEST) $(PARALLEL)
 
 test-other-cpu: .venv/installed-dev
-	$(OTHER_CPU) $(PYTEST) -m "exactness and not slow and not faults"
+	$(OTHER_CPU) $(PYTEST) $(PARALLEL) -m "exactness and not slow and not faults" $$(grep -rlw exactness tests --include='test_*.py')
 
 test-slow: .venv/installed-dev
 	$(PYTEST) -m slow
