@@ -27,9 +27,10 @@ def create_cut_network(network: str, cut: Sequence[str]) -> nn.Module:
 
 
 def batch_seconds(
-    network: str, cuts: Iterable[Sequence[str]], *, images: int = 96, image_px: int = 16, rounds: int = 3
+    network: str, cuts: Iterable[Sequence[str]], *, images: int = 96, rounds: int = 3
 ) -> Mapping[Cut, float]:
     """For each cut the seconds of a forward pass in eval mode: the least of all rounds, which take cuts by turns."""
+    image_px = NETWORKS[network].get("data.image_px", 16)
     batch = torch.zeros(images, 3, image_px, image_px)
     models = {tuple(cut): create_cut_network(network, cut) for cut in cuts}
     times = [{cut: measure_cost(model, batch, "seconds") for cut, model in models.items()} for _ in range(rounds)]
