@@ -169,8 +169,7 @@ class Study:
             if rule == "random":
                 order = ranked("random", changes, seed=1000 * self.seed + draw)
             elif rule == "largest":
-                saved = self._saved(backbone, changes)
-                order = sorted(ranked("random", changes, seed=1000 * self.seed + draw), key=lambda c: -saved[c])
+                order = ranked("largest", changes, saved=self._saved(backbone, changes), seed=1000 * self.seed + draw)
             elif rule == "theta":
                 order = ranked("theta", changes, values=values)
             else:

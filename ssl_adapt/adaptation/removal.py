@@ -17,7 +17,7 @@ from ssl_adapt.adaptation.statistics import statistics_at_rest
 from ssl_adapt.errors import UserError
 from ssl_adapt.processes import average
 
-Rule = Literal["removal", "taylor", "theta", "random", "uniform"]
+Rule = Literal["removal", "taylor", "theta", "largest", "random", "uniform"]
 
 
 @dataclass(frozen=True)
@@ -176,14 +176,16 @@ def ranked(
 
     Args:
         rule: "removal", "taylor" and "theta" take the lowest values first, each value above 0 over what the change
-            saves; "random" draws the order. For "uniform" see `choose_uniform`: there is no order for all budgets.
+            saves; "largest" takes what saves most first, equal ones in a drawn order; "random" draws the order. For
+            "uniform" see `choose_uniform`: there is no order for all budgets.
         changes: in forward order.
         values: of "removal", "taylor" and "theta".
         saved: what a change saves, in any unit; None counts changes.
-        seed: of "random".
+        seed: of "random" and "largest".
     """
-    if rule == "random":
-        return random.Random(seed).sample(list(changes), len(changes))
+    if rule in ("random", "largest"):
+        drawn = random.Random(seed).sample(list(changes), len(changes))
+        return sorted(drawn, key=lambda change: -saved[change]) if rule == "largest" and saved is not None else drawn
     if rule == "uniform" or values is None:
         raise UserError(f"there is no order by {rule!r} without values")
 

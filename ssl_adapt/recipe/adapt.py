@@ -29,12 +29,13 @@ class AdaptSection(Section):
         description="full: each edge has its own theta; cell: edges at the same place of cells of one type share theirs"
     )
     epochs: Length = Field(description="length of the architecture stage; 0.5 is half an epoch; assumed")
-    score: Literal["theta", "removal", "taylor", "gradmax", "random", "uniform"] = Field(
+    score: Literal["theta", "removal", "taylor", "gradmax", "largest", "random", "uniform"] = Field(
         default="theta",
         description="what chooses: theta, as the paper has it; removal: the loss measured with each change made; "
         "taylor: the sum of (weight x gradient)^2 over the weights that go; gradmax: the "
-        "gradient of branches that are not there yet, with adapt.start_share; and two controls, random and uniform "
-        "(spread evenly over the depth); taylor and the controls need a budget, or adapt.start_share",
+        "gradient of branches that are not there yet, with adapt.start_share; and three controls, largest (what saves "
+        "most goes first), random and uniform (spread evenly over the depth); taylor and they need a budget, or "
+        "adapt.start_share",
     )
     budget_macs: Part | None = Field(
         default=None, description="share of the plain network's multiply-adds that the fixed network may have"
@@ -133,12 +134,12 @@ class AdaptSection(Section):
         budgets = [name for name in ("macs", "parameters", "latency") if getattr(self, f"budget_{name}") is not None]
         if len(budgets) > 1:
             raise UserError(f"adapt.budget_{budgets[0]} and adapt.budget_{budgets[1]}: give one budget")
-        if self.score in ("taylor", "random", "uniform") and self.budget is None:
+        if self.score in ("taylor", "largest", "random", "uniform") and self.budget is None:
             raise UserError(f"adapt.score={self.score} needs a budget: add adapt.budget_macs=0.7, or another share")
         if self.rounds > 1 and (self.score == "theta" or self.budget is None):
             raise UserError(
-                f"adapt.rounds={self.rounds} is how a budget is reached by adapt.score=removal, taylor, random or "
-                "uniform: set adapt.rounds=1, or add a budget such as adapt.budget_macs=0.7 and one of these"
+                f"adapt.rounds={self.rounds} is how a budget is reached by adapt.score=removal, taylor, largest, "
+                "random or uniform: set adapt.rounds=1, or add a budget such as adapt.budget_macs=0.7 and one of these"
             )
         if self.score == "removal" and not budgets and self.score_batches == 1:
             raise UserError(

@@ -101,6 +101,8 @@ def test_order_of_rules():
     values = {a: 0.2, b: -0.1, c: 0.3, d: 0.05}
     assert ranked("removal", changes, values=values) == [b, d, a, c]
     assert ranked("removal", changes, values=values, saved={a: 1, b: 1, c: 10, d: 0}) == [b, c, a, d]
+    largest = {tuple(ranked("largest", changes, saved={a: 1, b: 2, c: 10, d: 2}, seed=seed)) for seed in range(20)}
+    assert largest == {(c, b, d, a), (c, d, b, a)}
     assert ranked("random", changes, seed=1) == ranked("random", changes, seed=1)
     assert {tuple(ranked("random", changes, seed=seed)) for seed in range(200)} == {*permutations(changes)}
     with pytest.raises(ValueError, match="no order by 'removal' without values"):

@@ -76,6 +76,7 @@ def create(objective: str, *more: str) -> Learner:
         ("byol", "removal", "parameters", 0.7, "anneal"),
         ("supervised", "removal", "macs", 0.5, "anneal"),
         ("byol", "taylor", "macs", 0.6, "anneal"),
+        ("supervised", "largest", "parameters", 0.6, "hard"),
         ("simclr", "random", "parameters", 0.7, "anneal"),
         ("byol", "random", "macs", 0.6, "hard"),
         ("supervised", "uniform", "macs", 0.5, "hard"),
