@@ -3,12 +3,13 @@
 import json
 
 import pytest
+import timm
 import torch
 from image_folders import write_noise
 
 from reproduction import shrink_study, shrink_summary
 from reproduction.shrink_command import run
-from reproduction.shrink_options import ARMS
+from reproduction.shrink_options import ARMS, ShrinkOptions
 from reproduction.shrink_summary import to_markdown
 from reproduction.shrink_times import batch_seconds, create_cut_network
 from ssl_adapt.adaptation.budget import measure_cost
@@ -77,3 +78,16 @@ def test_times_are_of_the_network_that_was_cut():
     seconds = batch_seconds("resnet", [(), cut, ()], images=1, rounds=1)
     assert [*seconds] == [(), cut]
     assert all(value > 0 for value in seconds.values())
+
+
+def test_a_trained_start_begins_with_the_weights_of_a_file(tmp_path, monkeypatch):
+    for split in ("train", "test"):
+        for index in range(2):
+            write_noise(tmp_path / "images" / split / str(index), 50)
+    given = timm.create_model("resnet20", num_classes=3, layers=[4, 4, 4], width=8)
+    torch.save(given.state_dict(), tmp_path / "weights.pt")
+    options = ShrinkOptions(root=str(tmp_path / "images"), images=100, weights=str(tmp_path / "weights.pt"))
+    monkeypatch.setattr(shrink_study.Study, "train", lambda *args, **kwargs: None)
+    started = shrink_study.Study("resnet", 1, options, tmp_path, "").start().network.backbone.state_dict()
+    other = {name for name, value in given.state_dict().items() if not torch.equal(value, started[name])}
+    assert {name.rpartition(".")[0] for name in other} == {"fc"}
