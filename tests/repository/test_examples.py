@@ -24,7 +24,12 @@ def test_every_example_is_here() -> None:
     assert sorted(path.stem for path in EXAMPLES.glob("*.py")) == sorted(LAST_LINES)
 
 
-@pytest.mark.parametrize("name", LAST_LINES)
+SLOW = ("own_loop", "shrink_a_trained_network")  # what they do is run in blocks of the docs too
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in SLOW else name for name in LAST_LINES]
+)
 def test_an_example_runs(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

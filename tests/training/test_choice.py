@@ -202,7 +202,6 @@ def test_the_optimiser_remembers_through_all_rounds_what_is_left(whole):
     assert len(steps) == len(trained) > 10
 
 
-@pytest.mark.exactness
 def test_rounds_resume_to_the_bit(tmp_path, whole):
     """Stopped within an annealing, before a choice, between two rounds, and before the last fix."""
     parts = tmp_path / "parts"
@@ -211,7 +210,6 @@ def test_rounds_resume_to_the_bit(tmp_path, whole):
     assert timeless_events(whole) == timeless_events(parts)
 
 
-@pytest.mark.exactness
 def test_theta_within_a_budget_resumes_to_the_bit_while_it_anneals(tmp_path):
     more = [*ANNEAL, "adapt.budget_macs=0.6"]
     run(tmp_path / "whole", "simclr", *more)

@@ -170,7 +170,6 @@ def whole(tmp_path_factory) -> Path:
     return folder
 
 
-@pytest.mark.exactness
 @pytest.mark.parametrize("stop", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_a_run_that_grows_resumes_to_the_bit(tmp_path, whole, stop):
     """Before a round opens anything, between rounds, and before the last."""

@@ -129,7 +129,6 @@ def run(folder: Path, *more: str) -> Path | None:
     return short_runs.run(folder, *FEW, "train.epochs=3", "adapt.epochs=2", "adapt.theta_lr=0.3", *more, base=TINY)
 
 
-@pytest.mark.exactness
 @pytest.mark.parametrize("stop", [1, 2])
 def test_a_run_resumes_to_the_bit(tmp_path, stop):
     joint = ["adapt.theta_pass=joint"]

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import pytest
 import short_runs
 from short_runs import TINY, assert_same_weights, events
 
@@ -16,7 +15,6 @@ def run(folder: Path, *more: str) -> Path | None:
     return short_runs.run(folder, *more, base=BASE)
 
 
-@pytest.mark.exactness
 def test_rounds_by_taylor_resume_to_the_bit_and_say_what_they_cost(tmp_path, capsys):
     """From between two rounds; with two parts a batch, whose gradients add up."""
     more = [
