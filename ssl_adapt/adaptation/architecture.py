@@ -151,20 +151,27 @@ def model_args(model: nn.Module) -> dict[str, Any]:
 def apply_architecture(model: nn.Module, architecture: Architecture) -> None:
     """Turn a plain network into the adapted one, in place: unchosen operations are removed.
 
+    An edge that has changed before must be what the architecture makes of it.
+
     Raises:
         ValueError: if the edges are not those of the network, a choice is impossible there, the network is mixed or
-            adapted already, or an edge's module has another name too; the network then stays as it was.
+            adapted in another way, or an edge's module has another name too; the network then stays as it was.
     """
     specs = edge_specs(model)
     check_own_modules(model, specs)
-    if Architecture.of(model).changed:
-        raise UserError("this network was adapted before; apply the architecture to a plain one")
     check_edge_names(architecture.edges, (spec.name for spec in specs), complete=True)
+    before = Architecture.of(model)
+    for name, choice in before.changed.items():
+        if choice != architecture.edges[name] or before.shape_change != architecture.shape_change:
+            raise UserError(
+                f"this network was adapted before, edge '{name}' into {choice}; apply the architecture to a plain one"
+            )
     chosen = {
         spec.name: chosen_module(
             spec, model.get_submodule(spec.name), architecture.edges[spec.name], architecture.shape_change
         )
         for spec in specs
+        if spec.name not in before.changed
     }
     for name, module in chosen.items():
         replace_module(model, name, module)

@@ -133,10 +133,14 @@ def _own_edges(run: RunRecord, now: Mapping[str, Choice]) -> set[str]:
     """The edges that this run may have changed, which are not all where it began with an adapted network."""
     adapt = run.recipe.adapt
     assert adapt is not None
-    if adapt.none_start or adapt.start_share is not None or not run.of("weights"):
+    began_adapted = bool(run.of("weights")) or "architecture" in run.recipe.model.args
+    if adapt.start_share is not None or not began_adapted:
         return set(now)
-    mixed = {edge for event in run.of("theta", "fix") for edge in event.get("theta", ())}
-    return mixed | {edge for event in run.of("choice") for edge in event["choices"]}
+    own = {edge for event in run.of("theta", "fix") for edge in event.get("theta", ())}
+    own |= {edge for event in run.of("choice") for edge in event["choices"]}
+    if adapt.none_start and adapt.score != "theta":  # skips stood there from its first step
+        own |= {spec.name for spec in edge_specs(create_plain_network(run)) if spec.kind == "none"}
+    return own
 
 
 def _describe(run: RunRecord, changed: Mapping[str, Choice]) -> NetworkTable:

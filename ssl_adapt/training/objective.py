@@ -89,7 +89,7 @@ def create_backbone(
     """The plain timm model of a recipe's sections, with weights drawn from torch's generator.
 
     Args:
-        model: its name and arguments.
+        model: its name and arguments; `args.architecture` is left to `find_start`.
         data: size and normalisation of its images.
         adapt: which edges a network gets that declares none; None: it needs none.
         num_classes: of its classifier; 0: none.
@@ -100,6 +100,7 @@ def create_backbone(
             adapt or no paths to drop.
     """
     arguments = arguments_with_granularity(model, adapt.granularity if adapt else None)
+    arguments = {name: value for name, value in arguments.items() if name != "architecture"}
     cfg = {"input_size": (3, data.image_px, data.image_px), "mean": data.mean, "std": data.std, "crop_pct": 1.0}
     try:
         backbone: nn.Module = timm.create_model(

@@ -7,7 +7,7 @@ from tempfile import TemporaryDirectory
 import torch
 from torch import nn
 
-from ssl_adapt.adaptation.architecture import Architecture, apply_architecture, edge_specs, unmixed
+from ssl_adapt.adaptation.architecture import apply_architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.cost import count_macs, count_parameters
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.monitor import Monitor
@@ -33,7 +33,7 @@ def network_cost(learner: Learner, model: ModelSection, data: DataSection) -> tu
     with torch.device("meta"):  # without memory or random numbers
         network = create_backbone(model, data, learner.adapt, num_classes=learner.network.backbone.num_classes)
         fixed = learner.architecture
-        if fixed is not None and fixed.edges != Architecture.of(network).edges:  # model.args may have brought it
+        if fixed is not None:
             apply_architecture(network, fixed)
     try:
         return count_parameters(network), macs_of(network, data.image_px)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from ssl_adapt.evaluation.frozen_network import HUB, LOCAL, find_network, has_we
 from ssl_adapt.export import load_export
 from ssl_adapt.export.check import CONFIG, WEIGHTS, check_finite
 from ssl_adapt.export.read_weights import SUFFIXES, read_weights
-from ssl_adapt.json_text import one_line
+from ssl_adapt.json_text import one_line, read_text
 from ssl_adapt.recipe import AdaptSection, ModelSection
 from ssl_adapt.runs.log import RunLog
 
@@ -55,13 +55,13 @@ class StartWeights:
         Raises:
             ValueError: if they are of another network; the message names the first weights that do not fit.
         """
-        if self.state is None:
-            return
         try:
             if self.architecture is not None:
                 _check_identities(backbone, self.architecture, self.adapted_by)
                 for network in (backbone, *teachers):
                     apply_architecture(network, self.architecture)
+            if self.state is None:
+                return
             self.fitted = fit_weights(backbone, self.state, new_classifier=self.model.classifier == "new")
         except UserError as error:
             name = self.model.args.get("base", self.model.name)
@@ -76,13 +76,12 @@ class StartWeights:
     def rows(self) -> list[tuple[str, str]]:
         """The line of the run's plan, if something is loaded."""
         if self.source is None:
-            return []
+            return [("given", f"model.args.architecture: {self._kept()}")] if "architecture" in self.model.args else []
         if self.fitted is None:
             return [("weights", f"the checkpoint's; the run began from {self.source}")]
         parts = [f"from {self.source}: {len(self.fitted.tensors)} tensors", *self.fitted.changes]
         if self.architecture is not None:
-            changed, count = len(self.architecture.changed), len(self.architecture.edges)
-            parts.append(f"in the architecture that they have there, {changed} of {count} edges changed, which stay so")
+            parts.append(f"in the architecture that they have there, {self._kept()}")
         if self.fitted.has_classifier:
             parts.append("their classifier kept (model.classifier=new starts another)")
         if self.fitted.new:
@@ -90,6 +89,11 @@ class StartWeights:
         if self.fitted.left_out:
             parts.append(f"left out: {', '.join(self.fitted.left_out)}")
         return [("weights", "; ".join(parts))]
+
+    def _kept(self) -> str:
+        if self.architecture is None:
+            return "the checkpoint's"
+        return f"{len(self.architecture.changed)} of {len(self.architecture.edges)} edges changed, which stay so"
 
     def record(self, log: RunLog) -> None:
         """Write what was loaded into `metrics.jsonl`, where a run that resumes finds it."""
@@ -119,8 +123,34 @@ def find_start(
 
     Raises:
         ValueError: if there are no weights, they can't be read or downloaded, are of an adapted network that can't be
-            gone on from like that, or another file than that from which the run began.
+            gone on from like that, or another file than that from which the run began; or the architecture of
+            `model.args` is none, or not the only one.
     """
+    start = _find_weights(model, adapt, history)
+    given = model.args.get("architecture")
+    if given is None or history is not None:  # the checkpoint has the architecture
+        return start
+    if start.architecture is not None:
+        raise UserError(f"{_key(model)} is an adapted network already: take out model.args.architecture")
+    if adapt is not None and adapt.start_share is not None:
+        raise UserError(
+            f"adapt.start_share={adapt.start_share:g} with model.args.architecture: a network grows from its plain "
+            "form; take out one of them"
+        )
+    try:
+        architecture = (
+            Architecture.from_json(read_text(Path(os.path.expanduser(given)), given))
+            if isinstance(given, str)
+            else Architecture.from_dict(given)
+        )
+    except UserError as error:
+        raise UserError(f"model.args.architecture: {error}") from None
+    return replace(start, architecture=architecture, adapted_by=adapt)
+
+
+def _find_weights(
+    model: ModelSection, adapt: AdaptSection | None, history: Sequence[Mapping[str, Any]] | None
+) -> StartWeights:
     if model.weights is None and not model.pretrained:
         return StartWeights(model)
     if adapt is not None and adapt.start_share is not None:
@@ -188,7 +218,9 @@ def digest_of(weights: Path | Mapping[str, Tensor]) -> str:
 
 def _key(model: ModelSection) -> str:
     """What the recipe says, for errors."""
-    return f"model.weights={model.weights}" if model.weights else f"model.pretrained=true with model.name={model.name}"
+    if model.weights is not None:
+        return f"model.weights={model.weights}"
+    return f"model.pretrained=true with model.name={model.name}" if model.pretrained else "model.args.architecture"
 
 
 def _is_file(weights: str) -> bool:

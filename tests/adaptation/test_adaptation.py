@@ -1,6 +1,7 @@
 """Adaptation: sharing, passes, choices, errors."""
 
 import copy
+import dataclasses
 
 import pytest
 import timm
@@ -138,8 +139,12 @@ def test_an_adapted_network_is_not_adapted_again():
     assert Architecture.of(model) == architecture
     with pytest.raises(ValueError, match="adapted before"):
         Adaptation(model)
-    with pytest.raises(ValueError, match="adapted before"):
-        apply_architecture(model, architecture)
+    conv2 = model.get_submodule("layer1.0.conv2")
+    apply_architecture(model, architecture)
+    assert model.get_submodule("layer1.0.conv2") is conv2, "what has changed in the same way stays as it is"
+    other = dataclasses.replace(architecture, edges={**architecture.edges, "layer1.0.conv2": "original"})
+    with pytest.raises(ValueError, match=r"was adapted before, edge 'layer1\.0\.conv2' into none"):
+        apply_architecture(model, other)
 
 
 def test_modes_that_the_user_set_survive():

@@ -1,5 +1,7 @@
 """Networks of a few thousand parameters, and images for them."""
 
+from pathlib import Path
+
 import timm
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,20 @@ def small(name: str = "resnet20", **kwargs: object) -> nn.Module:
 
 def images(count: int = 4) -> torch.Tensor:
     return torch.randn(count, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def export_adapted(folder: Path, name: str = "resnet20", **arguments: object) -> nn.Module:
+    """A network of ours with one block removed, exported."""
+    plain = timm.create_model(name, num_classes=0, width=4, layers=(2, 2), granularity="branch", **arguments)
+    architecture = ssl_adapt.Architecture.of(plain).to_dict()
+    architecture["edges"]["layer1.0"] = "identity"
+    network = timm.create_model(
+        name, num_classes=0, width=4, layers=(2, 2), granularity="branch", architecture=architecture, **arguments
+    )
+    with torch.no_grad():
+        network(torch.randn(8, 3, 8, 8))
+    ssl_adapt.export_timm(network, folder)
+    return network
 
 
 def set_theta(adaptation: ssl_adapt.Adaptation, **values: tuple[float, float, float]) -> None:

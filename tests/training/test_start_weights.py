@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 import timm
@@ -11,10 +10,9 @@ import yaml
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from short_runs import SUPERVISED, TINY, assert_same_weights, events, load_checkpoint, run, weights
-from small_networks import small
-from torch import nn
+from small_networks import export_adapted, small
 
-from ssl_adapt import Architecture, export_timm, load_recipe
+from ssl_adapt import load_recipe
 from ssl_adapt.data import Batch, load_image_splits
 from ssl_adapt.errors import UserError
 from ssl_adapt.report.theta_plot import draw_theta
@@ -121,20 +119,6 @@ def test_a_teacher_starts_from_them_too(tmp_path: Path) -> None:
 # --- adapted networks -------------------------------------------------------------------------------------
 
 
-def adapted(folder: Path, name: str = "resnet20", **arguments: Any) -> nn.Module:
-    """A network of ours with one block removed, exported."""
-    plain = timm.create_model(name, num_classes=0, width=4, layers=(2, 2), granularity="branch", **arguments)
-    architecture = Architecture.of(plain).to_dict()
-    architecture["edges"]["layer1.0"] = "identity"
-    network = timm.create_model(
-        name, num_classes=0, width=4, layers=(2, 2), granularity="branch", architecture=architecture, **arguments
-    )
-    with torch.no_grad():
-        network(torch.randn(8, 3, 8, 8))
-    export_timm(network, folder)
-    return network
-
-
 ARGS = "model.args={width: 4, layers: [2, 2]}"
 
 
@@ -143,7 +127,7 @@ def with_args(arguments: list[str]) -> list[str]:
 
 
 def test_an_adapted_network_keeps_its_architecture(tmp_path: Path) -> None:
-    network = adapted(tmp_path / "net")
+    network = export_adapted(tmp_path / "net")
     for source in (tmp_path / "net", f"local-dir:{tmp_path / 'net'}"):
         folder = tmp_path / f"run{len(str(source))}"
         run(folder, f"model.weights={source}", ARGS, "adapt=null", "train.lr=1.0e-30", base=SHORT)
@@ -153,7 +137,7 @@ def test_an_adapted_network_keeps_its_architecture(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("how", ["adapt=null", "adapt.theta_lr=0.5", "adapt.score=removal"])
 def test_a_run_goes_on_from_an_adapted_network_and_resumes_exactly(how: str, tmp_path: Path) -> None:
-    adapted(tmp_path / "net")
+    export_adapted(tmp_path / "net")
     given = [ARGS, how, f"model.weights={tmp_path / 'net'}", "data.train_images=256", "knn.k=5"]
     run(tmp_path / "whole", *given)
     run(tmp_path / "parts", "run.stop_after_epochs=1", *given)
@@ -196,7 +180,7 @@ def test_a_run_shrinks_on_from_a_run_that_shrank_a_timm_network(tmp_path: Path) 
     ],
 )
 def test_an_adapted_network_that_can_t_be_gone_on_from(arguments: list[str], message: str, tmp_path: Path) -> None:
-    adapted(tmp_path / "net")
+    export_adapted(tmp_path / "net")
     with pytest.raises(UserError, match=message):
         run(tmp_path / "run", f"model.weights={tmp_path / 'net'}", *with_args(arguments), base=SHORT)
     assert not (tmp_path / "run").exists()
@@ -213,7 +197,7 @@ def write_nan(folder: Path) -> str:
 
 
 def write_part_of_an_export(folder: Path) -> str:
-    adapted(folder / "net")
+    export_adapted(folder / "net")
     return f"model.weights={folder / 'net/model.safetensors'}"
 
 
