@@ -10,7 +10,7 @@ from ssl_adapt.recipe.values import Count, Expected, Part, Positive, Text
 
 ARMS = (
     "original", "removal", "greedy", "taylor", "distilled", "progressive", "theta", "random", "largest", "uniform",
-    "scratch_tail", "scratch_whole",
+    "scratch_tail", "scratch_whole", "scratch_found",
 )  # fmt: skip
 
 

@@ -18,7 +18,7 @@ from reproduction.shrink_networks import REMOVED, START, create_recipe, declare_
 from reproduction.shrink_options import ShrinkOptions
 from reproduction.weight_training import Views, iterate_views, train_weights
 from ssl_adapt.adaptation.adaptation import Adaptation
-from ssl_adapt.adaptation.architecture import Architecture, edge_specs, unmixed
+from ssl_adapt.adaptation.architecture import Architecture, apply_architecture, edge_specs, unmixed
 from ssl_adapt.adaptation.budget import choose_uniform, choose_within, measure_cost, savings
 from ssl_adapt.adaptation.removal import Change, make_change, possible_changes, ranked, removal_scores
 from ssl_adapt.adaptation.taylor import taylor_scores
@@ -127,7 +127,12 @@ class Study:
         objective = self.objective() if arm.startswith("scratch") else self.start()
         began = time.perf_counter()
         if arm.startswith("scratch"):
-            self.cut(objective, "uniform", budget, draw)
+            if arm == "scratch_found":
+                found = self.start()
+                self.cut(found, "removal", budget)
+                apply_architecture(objective.network.backbone, Architecture.of(found.network.backbone))
+            else:
+                self.cut(objective, "uniform", budget, draw)
             epochs = tail if arm == "scratch_tail" else tail + self.options.start_epochs
             self.train(objective, epochs=epochs, lr=self.recipe.train.lr)
         elif arm == "progressive":

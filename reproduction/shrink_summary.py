@@ -24,6 +24,7 @@ TITLES = {
     "uniform": "uniform depth",
     "scratch_tail": "small, from scratch, the tail's epochs",
     "scratch_whole": "small, from scratch, all epochs",
+    "scratch_found": "removal's network, from scratch, all epochs",
 }
 STYLES = {  # colour and marker
     "original": ("#222222", "*"),
@@ -38,6 +39,7 @@ STYLES = {  # colour and marker
     "uniform": ("#2f8f6b", "D"),
     "scratch_tail": ("#b6bec8", "^"),
     "scratch_whole": ("#6b7480", "P"),
+    "scratch_found": ("#20262d", "X"),
 }
 Scores = Mapping[tuple[str, float], Mapping[int, float]]  # (arm, budget) -> seed -> accuracy, the mean over draws
 
@@ -141,8 +143,9 @@ def _differences(scores: Scores, budgets: Sequence[float]) -> list[str]:
     ]
     others += [
         (arm, scratch)
-        for arm in ("removal", "distilled", "progressive")
-        for scratch in ("scratch_tail", "scratch_whole")
+        for arm in ("removal", "distilled", "progressive", "scratch_found")
+        for scratch in ("scratch_tail", "scratch_whole", "scratch_found")
+        if arm != scratch
     ]
     for ours, theirs in others:
         for budget in budgets:

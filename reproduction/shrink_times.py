@@ -1,6 +1,8 @@
 """How long the networks of Table 5 take for a batch, measured on this machine."""
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
+from functools import cache
 from typing import Any
 
 import timm
@@ -17,13 +19,20 @@ Cut = tuple[str, ...]  # the edges that went
 
 def create_cut_network(network: str, cut: Sequence[str]) -> nn.Module:
     """The network of that name with random weights and without the edges of `cut`."""
-    values = NETWORKS[network]
-    model: nn.Module = timm.create_model(values["model.name"], num_classes=10, **values["model.args"])
-    declare_branches(network, model, values["model.args"])
+    model = deepcopy(_create_whole_network(network))
     specs = {spec.name: spec for spec in edge_specs(model)}
     for name in cut:
         make_change(model, specs, Change((name,), REMOVED[network]))
     return model.eval()
+
+
+@cache
+def _create_whole_network(network: str) -> nn.Module:
+    """Created once: to find a network's branches takes longer than to time it."""
+    values = NETWORKS[network]
+    model: nn.Module = timm.create_model(values["model.name"], num_classes=10, **values["model.args"])
+    declare_branches(network, model, values["model.args"])
+    return model
 
 
 def batch_seconds(

@@ -22,7 +22,7 @@ def rows_of(folder):
 
 @pytest.mark.parametrize(
     "arms",
-    [("original", "removal", "random"), pytest.param(ARMS, marks=pytest.mark.slow)],
+    [("original", "removal", "random", "scratch_found"), pytest.param(ARMS, marks=pytest.mark.slow)],
     ids=len,
 )
 def test_every_arm_meets_its_budget_and_is_run_once(arms, tmp_path, monkeypatch, capsys):
@@ -42,6 +42,8 @@ def test_every_arm_meets_its_budget_and_is_run_once(arms, tmp_path, monkeypatch,
     for row in rows:
         assert row["share"] <= row["budget"]
         assert bool(row["cut"]) == (row["arm"] != "original")
+    cuts = {row["arm"]: row["cut"] for row in rows}
+    assert cuts["scratch_found"] == cuts["removal"]
     assert {row["share"] for row in rows if row["arm"] == "original"} == {1.0}
     run([*arguments])
     assert rows_of(tmp_path / "study") == rows
