@@ -97,13 +97,13 @@ def draw_pareto(rows: Sequence[Mapping[str, Any]], path: Path, seconds: Sequence
     }
     scores = scores_by_seed(rows)
     with rc_context({"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "svg.hashsalt": "table 5"}):
-        figure = Figure(figsize=(9.5, 4.2), layout="constrained")
+        figure = Figure(figsize=(9.5, 4.8), layout="constrained")
         for axes, (label, shares) in zip(figure.subplots(1, 2, sharey=True), panels.items(), strict=True):
             _draw_arms(axes, rows, scores, shares)
             axes.set(xlabel=label)
             axes.grid(color="#e3e6ea", linewidth=0.6)
         figure.axes[0].set(ylabel="score on the test images, %")
-        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, frameon=False)
+        figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3, frameon=False)
         figure.savefig(path, metadata={"Date": None})
 
 

@@ -1,10 +1,19 @@
 """What a network costs: parameters and multiply-adds."""
 
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
+import torch
 from torch import Tensor, nn, no_grad
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
+
+POINTWISE = {
+    F.batch_norm, F.layer_norm, F.group_norm, F.relu, torch.relu, F.relu6, F.hardtanh, F.gelu, F.silu, F.hardswish,
+    F.hardsigmoid, torch.sigmoid, Tensor.sigmoid,
+}  # fmt: skip
 
 
 def count_parameters(module: nn.Module) -> int:
@@ -21,11 +30,8 @@ def count_macs(module: nn.Module, x: Tensor, *context: Any, **keywords: Any) -> 
     counter gives 2 a multiply-add; a one-image batch gives the figure that papers quote.
     """
     copy = copy_to_meta(module).eval()
-    for part in copy.modules():
-        if type(part).forward is nn.modules.batchnorm._BatchNorm.forward:  # no multiply-adds, and slow on meta
-            part.forward = _unchanged
     counter = FlopCounterMode(display=False)
-    with no_grad(), counter:
+    with no_grad(), counter, _WithoutPointwise():
         copy(x.to("meta"), *(each.to("meta") if isinstance(each, Tensor) else each for each in context), **keywords)
     return int(counter.get_total_flops()) // 2
 
@@ -39,5 +45,10 @@ def copy_to_meta(module: nn.Module) -> nn.Module:
     return deepcopy(module, meta).to("meta")
 
 
-def _unchanged(x: Tensor) -> Tensor:
-    return x
+class _WithoutPointwise(TorchFunctionMode):
+    """Passes over what keeps a tensor's shape and has no multiply-adds: on the meta device it takes longest."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: object, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        return args[0] if func in POINTWISE and args else func(*args, **(kwargs or {}))

@@ -42,6 +42,14 @@ class ArrayImages:
     def __getitem__(self, index: int) -> Tensor:
         return rgb_pixels(Image.fromarray(self.pictures[index]), self.image_px)
 
+    def at_once(self) -> Tensor | None:
+        """The pixels of all images, (N, 3, image_px, image_px); None where they have another size than is asked for."""
+        count, *size = self.pictures.shape[:3]
+        if size != [self.image_px, self.image_px]:
+            return None
+        pixels = torch.from_numpy(self.pictures).reshape(count, self.image_px, self.image_px, -1)
+        return pixels.expand(-1, -1, -1, 3).permute(0, 3, 1, 2).contiguous()
+
 
 @dataclass(frozen=True, eq=False)
 class ImageSet:
@@ -122,6 +130,8 @@ def create_image_set(
 
 
 def _decode_all(dataset: ImageDataset, image_px: int) -> Tensor:
+    if isinstance(dataset, ArrayImages) and (ready := dataset.at_once()) is not None:
+        return ready
     pixels = torch.empty(len(dataset), 3, image_px, image_px, dtype=torch.uint8)
 
     def decode(start: int) -> None:

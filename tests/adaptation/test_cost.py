@@ -15,6 +15,9 @@ from ssl_adapt.adaptation.cost import copy_to_meta, count_macs
     [
         ("resnet20", {"width": 4}),
         ("mobilenetv3_small_050", {}),  # timm's BatchNorm with an activation in it
+        ("efficientnet_b0", {}),
+        ("convnext_atto", {"depths": (1, 1, 1, 1)}),
+        ("poolformer_s12", {}),
     ],
 )
 def test_multiply_adds_are_those_of_a_pass_on_the_cpu(name, args):
@@ -28,6 +31,12 @@ def test_multiply_adds_are_those_of_a_pass_on_the_cpu(name, args):
     assert model.training
     assert not any("forward" in vars(module) for module in model.modules())
     assert all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
+
+
+def test_attention_is_counted_whatever_kernel_computes_it():
+    """A token has 4 * 24^2 multiply-adds of projections, 8 * 24^2 of the MLP, and 2 * 24 with every token."""
+    model = timm.create_model("vit_tiny_patch16_224", img_size=32, depth=2, embed_dim=24, num_classes=0)
+    assert count_macs(model, torch.zeros(1, 3, 32, 32)) == 4 * 24 * 3 * 16**2 + 2 * 5 * (12 * 24**2 + 2 * 5 * 24)
 
 
 def test_a_mixed_network_is_counted_with_all_that_it_computes():
