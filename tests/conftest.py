@@ -1,5 +1,6 @@
 """What holds for every test."""
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -14,6 +15,12 @@ os.environ["OMP_NUM_THREADS"] = "1"
 # A busy machine is no failure: hypothesis otherwise fails an example of over 200 ms.
 settings.register_profile("any machine", deadline=None)
 settings.load_profile("any machine")
+
+
+def pytest_collection_finish() -> None:
+    """Garbage collection, which accelerate asks for at every fix, need not look through all that was imported."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
