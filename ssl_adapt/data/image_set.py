@@ -44,11 +44,11 @@ class ArrayImages:
 
     def at_once(self) -> Tensor | None:
         """The pixels of all images, (N, 3, image_px, image_px); None where they have another size than is asked for."""
-        count, *size = self.pictures.shape[:3]
-        if size != [self.image_px, self.image_px]:
+        if self.pictures.shape[1:3] != (self.image_px, self.image_px):
             return None
-        pixels = torch.from_numpy(self.pictures).reshape(count, self.image_px, self.image_px, -1)
-        return pixels.expand(-1, -1, -1, 3).permute(0, 3, 1, 2).contiguous()
+        pixels = torch.from_numpy(self.pictures)
+        channels_last = pixels if pixels.ndim == 4 else pixels.unsqueeze(3).expand(-1, -1, -1, 3)
+        return channels_last.permute(0, 3, 1, 2).contiguous()
 
 
 @dataclass(frozen=True, eq=False)

@@ -58,7 +58,8 @@ def _labels(labels: Any) -> str:
 
 def _network(run: RunRecord) -> str:
     model = run.recipe.model
-    arguments = ", ".join(f"{key} {value}" for key, value in model.args.items())
+    shown = {key: "given" if isinstance(value, Mapping) else value for key, value in model.args.items()}
+    arguments = ", ".join(f"{key} {value}" for key, value in shown.items())
     start = model.weights or ("timm's own weights" if model.pretrained else "random weights")
     return f"{model.name}{f' ({arguments})' if arguments else ''}, from {start}"
 

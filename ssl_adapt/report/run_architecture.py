@@ -133,8 +133,7 @@ def _own_edges(run: RunRecord, now: Mapping[str, Choice]) -> set[str]:
     """The edges that this run may have changed, which are not all where it began with an adapted network."""
     adapt = run.recipe.adapt
     assert adapt is not None
-    began_adapted = bool(run.of("weights")) or "architecture" in run.recipe.model.args
-    if adapt.start_share is not None or not began_adapted:
+    if adapt.start_share is not None or not run.of("weights"):
         return set(now)
     own = {edge for event in run.of("theta", "fix") for edge in event.get("theta", ())}
     own |= {edge for event in run.of("choice") for edge in event["choices"]}

@@ -82,7 +82,7 @@ def log_baselines(log: RunLog, monitor: Monitor, learner: Learner) -> None:
     if pixels is not None:
         log.record("raw_pixels", step=0, knn_top1=pixels.top1, knn_top5=pixels.top5)
         log.say(f"raw pixels         kNN {pixels.top1:7.2%}")
-    name = "loaded" if any(event["event"] == EVENT for event in log.history) else "untrained"
+    name = "loaded" if any(event["event"] == EVENT and event["tensors"] for event in log.history) else "untrained"
     evaluation = measure_network(log, name, monitor, learner, 0)
     log.say(f"{LANDMARKS[name]}  {_describe(monitor, evaluation)}\n")
 

@@ -89,7 +89,7 @@ def create_backbone(
     """The plain timm model of a recipe's sections, with weights drawn from torch's generator.
 
     Args:
-        model: its name and arguments; `args.architecture` is left to `find_start`.
+        model: its name and arguments; `args.architecture` is not looked at, see `find_start`.
         data: size and normalisation of its images.
         adapt: which edges a network gets that declares none; None: it needs none.
         num_classes: of its classifier; 0: none.
@@ -118,7 +118,8 @@ def create_backbone(
     ) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         hint = "" if timm.is_model(model.name) else _nearest_models(model.name)
-        raise UserError(f"model.name={model.name!r} with model.args={model.args}: {reason}{hint}") from error
+        name, given = model.args.get("base", model.name), model.args.get("base_args", model.args)  # of an adapted one
+        raise UserError(f"model.name={name!r} with model.args={given}: {reason}{hint}") from error
     if drop_path is not None and not any(isinstance(module, DropPath) for module in backbone.modules()):
         raise UserError(
             f"train.drop_path={drop_path}: {model.name} has no drop-path; set it to null "

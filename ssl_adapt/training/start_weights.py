@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ssl_adapt.backbones.fit_weights import FittedWeights, fit_weights
 from ssl_adapt.errors import UserError
 from ssl_adapt.evaluation.frozen_network import HUB, LOCAL, find_network, has_weights
 from ssl_adapt.export import load_export
-from ssl_adapt.export.check import CONFIG, WEIGHTS, check_finite
+from ssl_adapt.export.check import CONFIG, WEIGHTS, check_arguments, check_finite
 from ssl_adapt.export.read_weights import SUFFIXES, read_weights
 from ssl_adapt.json_text import one_line, read_text
 from ssl_adapt.recipe import AdaptSection, ModelSection
@@ -29,13 +29,13 @@ EVENT = "weights"  # of metrics.jsonl
 
 @dataclass
 class StartWeights:
-    """What a run starts from; without a source its weights are random.
+    """What a run starts from; without a source its network is plain and its weights are random.
 
     Attributes:
         model: what to build: the recipe's network, with the edges of the adapted one where such a one was given.
-        source: the recipe's words for where the weights are; None: nothing is loaded.
+        source: the recipe's words for where the weights are, or an architecture alone; None: nothing is given.
         sha256: of the file, or of names and tensors where timm downloaded them.
-        state: the tensors by name; None where the run resumes: its checkpoint has them.
+        state: the tensors by name; None where the run resumes, as its checkpoint has them, and for random weights.
         architecture: of the adapted network that was given; None: plain.
         adapted_by: what goes on adapting it; None: nothing.
         fitted: what the network took; None before `load_into`.
@@ -76,12 +76,17 @@ class StartWeights:
     def rows(self) -> list[tuple[str, str]]:
         """The line of the run's plan, if something is loaded."""
         if self.source is None:
-            return [("given", f"model.args.architecture: {self._kept()}")] if "architecture" in self.model.args else []
-        if self.fitted is None:
-            return [("weights", f"the checkpoint's; the run began from {self.source}")]
-        parts = [f"from {self.source}: {len(self.fitted.tensors)} tensors", *self.fitted.changes]
+            return []
+        kept = ""
         if self.architecture is not None:
-            parts.append(f"in the architecture that they have there, {self._kept()}")
+            changed, count = len(self.architecture.changed), len(self.architecture.edges)
+            kept = f"in an adapted architecture, {changed} of {count} edges changed, which stay so"
+        if self.fitted is None:
+            words = f"at random, {kept}" if kept else f"the checkpoint's; the run began from {self.source}"
+            return [("weights", words)]
+        parts = [f"from {self.source}: {len(self.fitted.tensors)} tensors", *self.fitted.changes]
+        if kept:
+            parts.append(kept)
         if self.fitted.has_classifier:
             parts.append("their classifier kept (model.classifier=new starts another)")
         if self.fitted.new:
@@ -90,18 +95,13 @@ class StartWeights:
             parts.append(f"left out: {', '.join(self.fitted.left_out)}")
         return [("weights", "; ".join(parts))]
 
-    def _kept(self) -> str:
-        if self.architecture is None:
-            return "the checkpoint's"
-        return f"{len(self.architecture.changed)} of {len(self.architecture.edges)} edges changed, which stay so"
-
     def record(self, log: RunLog) -> None:
-        """Write what was loaded into `metrics.jsonl`, where a run that resumes finds it."""
-        if self.fitted is not None:
+        """Write what was given into `metrics.jsonl`, where a run that resumes finds it; no tensors: an architecture."""
+        if self.source is not None:
+            fitted = self.fitted or FittedWeights({}, (), (), (), has_classifier=False)
             log.record(
-                EVENT, step=0, source=self.source, sha256=self.sha256, tensors=len(self.fitted.tensors),
-                not_found=self.fitted.new, left_out=self.fitted.left_out,
-                model=self.model.model_dump(include={"name", "args"}),
+                EVENT, step=0, source=self.source, sha256=self.sha256, tensors=len(fitted.tensors),
+                not_found=fitted.new, left_out=fitted.left_out, model=self.model.model_dump(include={"name", "args"}),
             )  # fmt: skip
 
     def _hint(self) -> str:
@@ -117,60 +117,57 @@ def find_start(
     """What the recipe's `model` says a run starts from, read and checked; files may be untrusted.
 
     Args:
-        model: what to build, and its weights.
+        model: what to build, its weights, and in `args.architecture` a file or the values of an adapted network's.
         adapt: how it adapts.
-        history: the events of the run that resumes, see `RunLog`; its weights are not read again.
+        history: the events of the run that resumes, see `RunLog`; no file is read again.
 
     Raises:
-        ValueError: if there are no weights, they can't be read or downloaded, are of an adapted network that can't be
-            gone on from like that, or another file than that from which the run began; or the architecture of
-            `model.args` is none, or not the only one.
+        ValueError: if there are no weights or no architecture, they can't be read or downloaded, are of an adapted
+            network that can't be gone on from like that, or another file than that from which the run began.
     """
-    start = _find_weights(model, adapt, history)
     given = model.args.get("architecture")
-    if given is None or history is not None:  # the checkpoint has the architecture
-        return start
-    if start.architecture is not None:
-        raise UserError(f"{_key(model)} is an adapted network already: take out model.args.architecture")
-    if adapt is not None and adapt.start_share is not None:
-        raise UserError(
-            f"adapt.start_share={adapt.start_share:g} with model.args.architecture: a network grows from its plain "
-            "form; take out one of them"
-        )
-    try:
-        architecture = (
-            Architecture.from_json(read_text(Path(os.path.expanduser(given)), given))
-            if isinstance(given, str)
-            else Architecture.from_dict(given)
-        )
-    except UserError as error:
-        raise UserError(f"model.args.architecture: {error}") from None
-    return replace(start, architecture=architecture, adapted_by=adapt)
-
-
-def _find_weights(
-    model: ModelSection, adapt: AdaptSection | None, history: Sequence[Mapping[str, Any]] | None
-) -> StartWeights:
-    if model.weights is None and not model.pretrained:
+    model = model.model_copy(update={"args": {k: value for k, value in model.args.items() if k != "architecture"}})
+    is_random = model.weights is None and not model.pretrained
+    if is_random and given is None:
         return StartWeights(model)
     if adapt is not None and adapt.start_share is not None:
         raise UserError(
             f"adapt.start_share={adapt.start_share:g} with {_key(model)}: a network grows from random weights; take "
             "out one of them"
         )
-    source = f"timm's {model.name}" if model.weights is None else model.weights
+    source = _key(model) if is_random else model.weights or f"timm's {model.name}"
     if history is not None:
         return _resume(model, source, history)
+    architecture = None if given is None else _read_architecture(given)
     file = None if model.weights is None else find_file(model.weights)
-    if file is not None and model.weights is not None and _is_file(model.weights):
-        return StartWeights(model, source, digest_of(file), read_weights(file))
-    network: nn.Module = _download(model) if file is None else load_export(file.parent)
-    state = network.state_dict()
-    sha256 = digest_of(state if file is None else file)
-    architecture = Architecture.of(network) if isinstance(network, Adaptable) else None
-    if architecture is None or not architecture.changed:
+    if is_random:
+        state, sha256 = None, ""
+    elif file is not None and model.weights is not None and _is_file(model.weights):
+        sha256, state = digest_of(file), read_weights(file)
+    else:
+        network: nn.Module = _download(model) if file is None else load_export(file.parent)
+        state = network.state_dict()
+        sha256 = digest_of(state if file is None else file)
+        own = Architecture.of(network) if isinstance(network, Adaptable) else None
+        if own is not None and own.changed:
+            if architecture is not None:
+                raise UserError(f"{_key(model)} is an adapted network already: take out model.args.architecture")
+            architecture = own
+    if architecture is None:
         return StartWeights(model, source, sha256, state)
     return StartWeights(_with_edges_of(architecture, model, adapt), source, sha256, state, architecture, adapt)
+
+
+def _read_architecture(given: Any) -> Architecture:
+    try:
+        if isinstance(given, str):
+            architecture = Architecture.from_json(read_text(Path(os.path.expanduser(given)), given))
+        else:
+            architecture = Architecture.from_dict(given)
+        check_arguments(architecture.model, architecture.model_args)
+    except UserError as error:
+        raise UserError(f"model.args.architecture: {error}") from None
+    return architecture
 
 
 def find_file(weights: str) -> Path | None:

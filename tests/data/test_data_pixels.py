@@ -14,12 +14,27 @@ from PIL import Image
 from torchvision.transforms import functional as transforms
 
 from ssl_adapt.data import load_image_splits
+from ssl_adapt.data.image_set import ArrayImages
 from ssl_adapt.data.pixels import decode_pixels, rgb_pixels
 
 
 def test_rgb_of_the_right_size_keeps_its_bytes() -> None:
     array = noise(PX, PX)
     assert np.array_equal(rgb_pixels(Image.fromarray(array), PX).permute(1, 2, 0).numpy(), array)
+
+
+@pytest.mark.parametrize("shape", [(5, PX, PX), (5, PX, PX, 3)])
+def test_pictures_of_the_right_size_are_those_that_come_one_by_one(shape: tuple[int, ...]) -> None:
+    pictures = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    images = ArrayImages(pictures, PX)
+    at_once = images.at_once()
+    assert at_once is not None
+    assert at_once.is_contiguous()
+    assert torch.equal(at_once, torch.stack([images[index] for index in range(len(images))]))
+    none = ArrayImages(pictures[:0], PX).at_once()
+    assert none is not None
+    assert none.shape == (0, 3, PX, PX)
+    assert ArrayImages(pictures, PX - 1).at_once() is None
 
 
 GREY = noise(PX, PX)[..., 0]

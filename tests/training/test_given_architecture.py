@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from short_runs import TINY, assert_same_weights, run, weights
 from small_networks import export_adapted
 
@@ -28,7 +29,9 @@ def test_a_run_in_a_given_architecture_resumes_exactly(
     given = [*how.split(), "data.train_images=256", "knn.k=5"]
     run(tmp_path / "whole", *given, args % json.dumps(found))
     run(tmp_path / "parts", "run.stop_after_epochs=1", *given, args % file)
-    assert "1 of 3 edges changed, which stay so" in " ".join(capsys.readouterr().out.split())
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "weights at random, in an adapted architecture, 1 of 3 edges changed, which stay so" in printed
+    assert "untrained network" in printed
     file.unlink()
     run(tmp_path / "parts", "run.resume=auto", *given, args % file)
     assert_same_weights(tmp_path / "whole", tmp_path / "parts")
@@ -40,6 +43,32 @@ def test_a_run_in_a_given_architecture_resumes_exactly(
 
 
 @pytest.mark.parametrize(
+    "network",
+    [
+        ["model.name=resnet20", "model.args={width: 4, layers: [2, 2]}"],
+        [
+            "model.name=vit_tiny_patch16_224", "data.image_px=16",
+            "model.args={img_size: 16, patch_size: 4, embed_dim: 16, depth: 2, num_heads: 2}",
+        ],
+    ],
+)  # fmt: skip
+def test_what_a_run_found_trains_from_scratch_by_its_file(network: list[str], tmp_path: Path) -> None:
+    """The file says the arguments and the edges, which are not the network's own with granularity=branch."""
+    scores = ["adapt.score=removal", "adapt.granularity=branch", "adapt.score_batches=1", "adapt.budget_macs=0.9"]
+    run(tmp_path / "found", *network, *scores, base=SHORT)
+    file = tmp_path / "found" / "architecture.json"
+    assert Architecture.from_json(file.read_text()).changed
+    given = [*network[:-1], f"model.args={{architecture: {file}}}", "adapt=null", "train.max_steps=3"]
+    run(tmp_path / "whole", *given, base=SHORT)
+    run(tmp_path / "parts", *given, "run.stop_after_epochs=1", base=SHORT)
+    run(tmp_path / "parts", *given, "run.resume=auto", base=SHORT)
+    assert_same_weights(tmp_path / "whole", tmp_path / "parts")
+    ours, theirs = weights(tmp_path / "whole"), weights(tmp_path / "found")
+    assert set(ours) == set(theirs)
+    assert not all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
     ("architecture", "message"),
     [
         ("none.json", r"^model.args.architecture: none.json"),
@@ -48,12 +77,20 @@ def test_a_run_in_a_given_architecture_resumes_exactly(
             "{version: 1, model: resnet20, model_args: {}, shape_change: pad, edges: {}}",
             "^model.args.architecture does not fit model.name=resnet20: no choice is given for edge 'layer1.0",
         ),
+        (
+            "{version: 1, model: resnet50_cifar, model_args: {}, shape_change: pad, edges: {}}",
+            "^model.args.architecture is an adapted resnet50_cifar: type model.name=resnet50_cifar for",
+        ),
+        (
+            "{version: 1, model: resnet20, model_args: {checkpoint_path: a.pth}, shape_change: pad, edges: {}}",
+            "^model.args.architecture: model_args has 'checkpoint_path', which makes timm read other files",
+        ),
     ],
 )
 def test_what_is_no_architecture(architecture: str, message: str, tmp_path: Path) -> None:
     args = f"model.args={{width: 4, layers: [2, 2], architecture: {architecture}}}"
     with pytest.raises(UserError, match=message):
-        run(tmp_path / "run", args, base=SHORT)
+        run(tmp_path / "run", args, "adapt=null", base=SHORT)
     assert not (tmp_path / "run").exists()
 
 
